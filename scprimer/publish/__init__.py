@@ -1,0 +1,1 @@
+"""Making the book: run, stamp, export, check, build. Imports no science stack."""
