@@ -1,0 +1,25 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Top folder of the clone."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """Folder with the real data files; tests that need them are skipped where there is none."""
+    folder = os.environ.get("SCPRIMER_MIRROR")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs a mirror of the real files (SCPRIMER_MIRROR)")
+    return Path(folder)
