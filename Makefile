@@ -1,0 +1,74 @@
+# The two commands:  make book  (read it)   make test  (check it).  Both do their own set-up in .venv/.
+#   make book EDITION=smoke   execute every chapter afresh on simulated data and render that edition
+#   make validate             re-execute the chapters on the real data (fetched, or from SCPRIMER_MIRROR) and compare
+#   make gpu                  execute the chapters in the profile `full` and keep their records
+PYTHON  ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; (3,11) <= sys.version_info[:2] < (3,14) and print("$(p)")' 2>/dev/null)))
+EDITION ?= standard
+WORKERS ?= 2
+VENV    := .venv
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SITE    := _build/html
+
+# Numerical libraries use one thread a process: chapters run side by side, and threads that fight for cores cost far more.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+
+.PHONY: help book test lint unit notebooks site browser validate gpu clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '1,/^PYTHON/{/^#/p}' Makefile
+
+ifeq ($(EDITION),standard)
+book: $(VENV)/.book
+	$(BIN)/scprimer build
+else
+book: $(VENV)/.all
+	$(ONE_THREAD) $(BIN)/scprimer build --edition $(EDITION) --workers $(WORKERS)
+endif
+
+test: lint unit notebooks site browser
+
+lint: $(VENV)/.all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+unit: $(VENV)/.all
+	$(ONE_THREAD) $(BIN)/python -m pytest tests -m "not browser" -n $(WORKERS) --dist loadfile
+
+notebooks: $(VENV)/.all
+	$(ONE_THREAD) SCPRIMER_PROFILE=smoke $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env \
+		--nbval-cell-timeout=120 -n $(WORKERS) --dist loadfile -p no:cacheprovider
+
+site: $(VENV)/.all
+	$(BIN)/scprimer build
+
+browser: $(VENV)/.all site
+	@sh tests/browser/chromium.sh
+	SCPRIMER_SITE=$(SITE) $(BIN)/python -m pytest tests/browser
+
+validate: $(VENV)/.all
+	$(BIN)/scprimer run --all --profile standard --workers $(WORKERS)
+
+gpu: $(VENV)/.all
+	$(BIN)/scprimer run --all --profile full --keep-record
+
+clean:
+	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache
+
+# ---- set-up ----------------------------------------------------------------------------------------------------------
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "scprimer needs Python 3.11, 3.12 or 3.13 and found none: install one, or name it: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+
+# Rendering needs no science stack: the extra `book`, and the package itself without its dependencies.
+$(VENV)/.book: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["book"])')
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.all: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) torch
+	$(PIP) --editable ".[reference,run,book,dev]"
+	@touch $@ $(VENV)/.book
