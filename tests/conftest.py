@@ -23,3 +23,11 @@ def mirror() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs a mirror of the real files (SCPRIMER_MIRROR)")
     return Path(folder)
+
+
+@pytest.fixture
+def rng():
+    """A seeded NumPy generator."""
+    import numpy as np
+
+    return np.random.default_rng(0)
