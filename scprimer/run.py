@@ -75,7 +75,7 @@ class Repeats:
         return html.escape(str(self))
 
 
-@dataclass
+@dataclass(repr=False)
 class Claim:
     """One thing that a chapter says it showed. The fields are those of the record (see the design of the book)."""
 
@@ -96,6 +96,25 @@ class Claim:
     def mean(self) -> float | None:
         """Mean of the values; None when the claim could not be measured on this data set."""
         return math.fsum(self.values) / len(self.values) if self.values else None
+
+    @property
+    def measured(self) -> str:
+        """The measured value with its spread, in words."""
+        return str(Repeats(tuple(self.values), self.resample)) if self.values else "not measured here"
+
+    def __repr__(self) -> str:
+        mark = {True: "holds", False: "DOES NOT HOLD", None: "not asserted here"}[self.holds]
+        beside = [f"{n} {v:.3g}" for n, v in (("baseline", self.baseline), ("control", self.control)) if v is not None]
+        return f"{self.text}: {self.measured}{'; ' if beside else ''}{', '.join(beside)} [{self.kind}, {mark}]"
+
+    def _repr_html_(self) -> str:
+        state = {True: "holds", False: "fails", None: "open"}[self.holds]
+        beside = [f"{n} {v:.3g}" for n, v in (("baseline", self.baseline), ("control", self.control)) if v is not None]
+        detail = html.escape(" · ".join([self.measured, *beside]))
+        return (
+            f'<div class="scprimer-claim {state}"><span class="kind">{html.escape(self.kind)}</span> '
+            f'{html.escape(self.text)} <span class="measured">{detail}</span></div>'
+        )
 
 
 @dataclass
@@ -284,7 +303,7 @@ class Run:
                 {
                     "claim": c.text,
                     "kind": c.kind,
-                    "measured": str(Repeats(tuple(c.values), c.resample)) if c.values else "not measured here",
+                    "measured": c.measured,
                     "bound": f"{sign} {bound:.3g}" if direction else "",
                     "baseline": "" if c.baseline is None else f"{c.baseline:.3g}",
                     "control": "" if c.control is None else f"{c.control:.3g}",
