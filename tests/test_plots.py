@@ -35,8 +35,8 @@ def luminance(colour):
 def test_the_ink_of_figures_reads_on_the_light_and_on_the_dark_page():
     ink = luminance(plots.INK)
     light, dark = luminance("#ffffff"), luminance("#121212")
-    assert (light + 0.05) / (ink + 0.05) >= 3
-    assert (ink + 0.05) / (dark + 0.05) >= 3
+    assert (light + 0.05) / (ink + 0.05) >= 4.5
+    assert (ink + 0.05) / (dark + 0.05) >= 4
 
 
 @pytest.fixture
