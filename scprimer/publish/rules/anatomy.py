@@ -173,8 +173,14 @@ def start(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
 @rule
 def ask_run(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
     """After start() code asks `run`, never the raw parameters profile, seed and dataset."""
-    after = [(cell, tree) for cell, tree in trees(chapter) if cell not in chapter.notebook["cells"][:4]]
-    after = [(cell, tree) for cell, tree in after if not any(t.startswith("exercise") for t in book.tags(cell))]
+    first = chapter.notebook["cells"][:4]  # install, parameters, start
+    after = [
+        (cell, tree)
+        for cell, tree in trees(chapter)
+        if cell not in first
+        and not calls(tree, "scprimer.start")
+        and not any(t.startswith("exercise") for t in book.tags(cell))
+    ]
     bound = {
         n.id for _, tree in after for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,8 @@ def typed_numbers(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
     Settings may be typed: a number that the code holds as a literal. So may figures that a source reports, when they
     stand in `reported.csv`, and whatever is in a cell tagged ``typed-numbers-ok``.
     """
-    settings = {n.value for _, tree in trees(chapter) for n in ast.walk(tree) if _is_number(n)}
+    code = [tree for cell, tree in trees(chapter) if not any(t.startswith("exercise") for t in book.tags(cell))]
+    settings = {n.value for tree in code for n in ast.walk(tree) if _is_number(n)}
     for row in book.table("reported", top):
         if row["chapter"] == chapter.slug:
             settings |= {float(n) for n in re.findall(r"\d+(?:\.\d+)?", row["reported"] + " " + row["compare"])}
@@ -29,11 +31,11 @@ def typed_numbers(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
         if cell["cell_type"] != "markdown" or section not in RESULTS or TYPED_OK in book.tags(cell):
             continue
         for found in re.finditer(
-            r"(?<![\w./-])\d[\d,]*(\.\d+)?\s?(%|per cent)?(?![\w/])", without_code(book.source(cell))
+            r"(?<![\w./])\d[\d,]*(\.\d+)?\s?(%|per cent)?(?![\w/])", without_code(book.source(cell))
         ):
             value = float(re.match(r"[\d,]+(\.\d+)?", found[0])[0].replace(",", ""))
             is_result = found[1] or found[2]
-            if is_result and not {value, value / 100} & settings:
+            if is_result and not any(math.isclose(value, n) or math.isclose(value / 100, n) for n in settings):
                 yield (
                     cell["id"],
                     f"the number {found[0].strip()!r} is typed",
@@ -46,7 +48,9 @@ def glue_keys(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
     """Every glued key in the text is in the stored outputs, with a format that fits it."""
     own = glued(chapter)
     for cell in cells(chapter, "markdown"):
-        for key, spec in re.findall(r"\{glue(?::\w+)?\}`([^`:]+)(?::([^`:]*))?`", book.source(cell)):
+        used = re.findall(r"\{glue(?::\w+)?\}`([^`:]+)(?::([^`:]*))?`", book.source(cell))
+        used += [(key, "") for key in re.findall(r"(?m)^\s*(?:```+|:::+)\{glue(?::\w+)?\} *(\S+)", book.source(cell))]
+        for key, spec in used:
             if key.strip() not in own:
                 fix = "glue it with run.claim or run.glue, and record the chapter"
                 yield cell["id"], f"the key {key!r} is glued nowhere in this chapter", fix
