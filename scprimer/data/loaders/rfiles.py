@@ -17,6 +17,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scprimer.data.errors import FormatError
+from scprimer.data.loaders import quick
 
 
 def read_r(path: Path) -> Any:
@@ -25,15 +26,12 @@ def read_r(path: Path) -> Any:
     Raises:
         FormatError: the file is not R's serialisation, or ends early.
     """
-    import rdata
-
     path = Path(path)
     with warnings.catch_warnings():
         # "Missing constructor for R class ...": the underlying object comes back instead, which is what we want.
         warnings.simplefilter("ignore")
         try:
-            parsed = rdata.parser.parse_file(path, extension=".rds" if path.suffix.lower() == ".rds" else ".rda")
-            return rdata.conversion.convert(parsed)
+            return quick.convert(quick.parse(path.read_bytes()))
         except (EOFError, ValueError, AssertionError, NotImplementedError, OSError, struct.error) as error:
             raise FormatError(f"{path.name} cannot be read as an R file ({error}): fetch it again") from error
 
