@@ -248,7 +248,7 @@ def populations(
         return size[rows, None] * mean
 
     # what is counted
-    phi = _dispersions(rng, dispersion, dispersion_spread, median * (profile.to_numpy() @ shares))
+    phi = gene_dispersions(rng, dispersion, dispersion_spread, median * (profile.to_numpy() @ shares))
     counts = draw(rng, n_cells, expected, phi)
     complete = None
     if dropout:
@@ -314,7 +314,18 @@ def _factors(type_size: Mapping[str, float] | None, types: list[str]) -> np.ndar
     return np.array([float((type_size or {}).get(t, 1.0)) for t in types])
 
 
-def _dispersions(rng: np.random.Generator, dispersion, spread: float, mean: np.ndarray) -> np.ndarray:
+def gene_dispersions(rng: np.random.Generator, dispersion, spread: float, mean: np.ndarray) -> np.ndarray:
+    """Dispersion of each gene, from one number or a trend (high, low, half) and a log-normal scatter around it.
+
+    Args:
+        rng: NumPy generator.
+        dispersion: one number, or (high, low, half) of :func:`scprimer.data.simulate.counts.dispersion_trend`.
+        spread: sd of the logarithm of the scatter.
+        mean: mean counts of the genes at the median library size.
+
+    Raises:
+        ValueError: negative numbers, or neither one nor three of them.
+    """
     values = np.atleast_1d(np.asarray(dispersion, dtype=float))
     if values.shape not in ((1,), (3,)) or (values < 0).any() or (len(values) == 3 and values[2] == 0):
         raise ValueError(

@@ -11,6 +11,7 @@ from scprimer.data.registry import describe
 # data set -> module:function of this package
 STANDINS = {
     "pbmc3k": "pbmc:pbmc3k",
+    "cell-mixology": "mixology:cell_mixology",
 }
 
 
