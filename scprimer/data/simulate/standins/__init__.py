@@ -11,6 +11,11 @@ from scprimer.data.registry import describe
 # data set -> module:function of this package
 STANDINS = {
     "pbmc3k": "pbmc:pbmc3k",
+    "pbmc4k": "pbmc:pbmc4k",
+    "barnyard": "droplets:barnyard",
+    "pbmc-adt-background": "droplets:pbmc_adt_background",
+    "cell-hashing": "droplets:cell_hashing",
+    "csf-hashing": "droplets:csf_hashing",
     "cell-mixology": "mixology:cell_mixology",
 }
 
