@@ -118,4 +118,6 @@ def bars(ax, heights: Mapping[str, float], *, errors: Mapping[str, float] | None
         ax.text(heights[n] + (error[i] if error else 0), i, f" {heights[n]:.{digits}f}", va="center", color=INK)
     ax.set_xlabel(label)
     ax.margins(x=0.15)
+    if min(heights.values(), default=0) >= 0:
+        ax.set_xlim(left=0)
     return ax
