@@ -316,7 +316,7 @@ def cells_executed_out_of_order(nb):
 
 @breaks("execution-order")
 def a_cell_that_was_not_executed(nb):
-    cell(nb, "figure")["execution_count"] = None
+    cell(nb, "e1-check")["execution_count"] = None
 
 
 @breaks("execution-order")
@@ -613,6 +613,44 @@ def a_reported_figure_of_another_chapter(nb):
 @breaks("reported")
 def an_exemption_of_a_figure_that_is_remeasured(nb):
     meta(nb)["not_applicable"] = {"reported:r-pca-auc": "The data that it was measured on are not public."}
+
+
+# ---- the stamp -------------------------------------------------------------------------------------------------------
+def test_no_stamp(tmp_path):
+    found = rules.check(fixture.write(tmp_path, fixture.good(), stamped=False))
+    assert [v.rule for v in found] == ["stamp"]
+
+
+def edited(chapter, id, source):
+    """The chapter after an edit that nobody ran."""
+    notebook = book.read_notebook(chapter.path)
+    cell(notebook, id)["source"] = source
+    book.write_notebook(chapter.path, notebook)
+    return book.Chapter(chapter.slug, chapter.part, chapter.path)
+
+
+def test_stale_outputs(tmp_path):
+    chapter = fixture.write(tmp_path, fixture.good())
+    found = rules.check(edited(chapter, "show-data", 'print(f"{n_cells} cells in three groups")'))
+    assert [v.rule for v in found] == ["stamp"]
+    assert "stale" in found[0].words
+
+
+@pytest.mark.parametrize("id", ["show-data", "e1-check", "look"])
+def test_words_cost_no_run(id, tmp_path):
+    chapter = fixture.write(tmp_path, fixture.good())
+    source = cell(chapter.notebook, id)["source"]
+    edit = "We look again.\n" if id == "look" else "# a comment\n"
+    assert rules.check(edited(chapter, id, "\n".join([source, edit]) if id == "look" else edit + source)) == []
+
+
+def test_outputs_of_another_profile(tmp_path):
+    chapter = fixture.write(tmp_path, fixture.good())
+    notebook = book.read_notebook(chapter.path)
+    meta(notebook)["stamp"]["profile"] = "smoke"
+    book.write_notebook(chapter.path, notebook)
+    found = rules.check(book.Chapter(chapter.slug, chapter.part, chapter.path))
+    assert [v.rule for v in found] == ["stamp"]
 
 
 # ---- all of them -----------------------------------------------------------------------------------------------------

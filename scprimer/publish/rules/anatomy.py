@@ -265,8 +265,9 @@ def takeaways(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
         return
     text = "\n".join(book.source(c) for s, c in sections(chapter) if s == "takeaways").lower()
     for words in ("what would change our mind", "further reading", "take it further"):
-        if not re.search(rf"(?m)^#+ .*{words}", text):
-            yield None, f"the take-aways lack the heading “{words}”", "add it, with what belongs under it"
+        if not re.search(rf"(?m)^(#+ .*|\*\*){words}", text):
+            fix = f"add `### {words.capitalize()}`, with what belongs under it"
+            yield None, f"the take-aways do not say {words!r}", fix
 
 
 @rule

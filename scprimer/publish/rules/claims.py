@@ -157,9 +157,9 @@ def stamp(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
         return
     if stored.get("profile") != PROFILE:
         yield None, f"the stamp is of the profile {stored.get('profile')!r}", again
-    state = stamps.state(chapter)
-    if state.name in ("stale", "never run"):
-        yield None, f"the outputs are {state.name}: {'; '.join(state.reasons)}", again
+    state, reasons = stamps.judge(chapter)
+    if state in ("stale", "never run"):
+        yield None, f"the outputs are {state}: {'; '.join(reasons)}", again
 
 
 def _holds(value: float, bound: list) -> bool:
