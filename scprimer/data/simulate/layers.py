@@ -93,6 +93,40 @@ def add_doublets(adata: ad.AnnData, rate: float = 0.05, *, capture: float = 1.0,
     return _noted(out, "add_doublets", rate=rate, capture=capture, seed=seed)
 
 
+def add_jackpots(
+    adata: ad.AnnData, per_cell: float = 1.0, *, size: tuple[float, float] = (15, 0.7), seed: int = 0
+) -> ad.AnnData:
+    """Blow up single entries: a molecule whose identifier was misread many times counts as many.
+
+    A gene then has tens of counts in one cell and hardly any elsewhere. Early 10x data are full of it (``pbmc3k`` has about
+    one a cell): it is what outlier-robust selection of variable genes is for.
+
+    Args:
+        adata: raw counts in ``X``.
+        per_cell: mean number of entries blown up in a cell, all of them non-zero before.
+        size: median of the counts added to such an entry, and the sd of the logarithm.
+        seed: seed.
+
+    Returns:
+        A copy; ``uns["truth"]["jackpots"]``: a row an entry with ``cell`` and ``gene`` (names) and ``added``.
+    """
+    within("per_cell", per_cell, 0, 1e4)
+    median, log_sd = pair("size", size, "counts added")
+    rng, out = np.random.default_rng([seed, 10]), _copy(adata)
+    counts = out.X.tocsr()
+    filled = np.diff(counts.indptr)
+    n = np.minimum(rng.poisson(per_cell, out.n_obs), filled)
+    entries = [start + rng.choice(held, k, replace=False) for start, held, k in zip(counts.indptr, filled, n)]
+    entries = np.concatenate(entries).astype(int) if entries else np.array([], int)
+    added = np.ceil(library_sizes(rng, len(entries), median, log_sd))
+    counts.data[entries] += added.astype(counts.data.dtype)
+    out.X = counts
+    rows = np.repeat(np.arange(out.n_obs), n)
+    names = {"cell": out.obs_names[rows], "gene": out.var_names[counts.indices[entries]], "added": added}
+    out.uns["truth"]["jackpots"] = pd.DataFrame(names, index=[str(i) for i in range(len(entries))])
+    return _noted(out, "add_jackpots", per_cell=per_cell, seed=seed)
+
+
 def add_ambient(
     adata: ad.AnnData,
     fraction: float = 0.1,

@@ -17,7 +17,6 @@ TYPES = ("Naive CD4 T", "Memory CD4 T", "CD8 T", "NK", "B", "CD14+ Mono", "FCGR3
 FAMILIES = {"T": TYPES[:3], "Myeloid": TYPES[5:8]}
 TYPE_SIZE = {"CD14+ Mono": 1.1, "FCGR3A+ Mono": 1.5, "DC": 2.2, "B": 0.9, "NK": 0.9, "Platelet": 0.5, "HSC": 1.8}
 BIOLOGY_SEED = 2_700
-HOUSE = 0.55  # share of the molecules in ribosomal and housekeeping genes
 UMIS = 2_000
 
 # Canonical markers: expected UMIs in a cell of 2,000, in the order of TYPES, of the size that 10x blood data show.
@@ -79,6 +78,10 @@ SH3BGRL3 OAZ1 HLA-E BTG1 UBC MYL6 ARPC1B CORO1A EIF1 H3F3B
 """
 
 
+# Ribosomal genes take up to half of a lymphocyte's molecules and far less of other cells'.
+_RIBOSOMAL_LEVEL = dict(zip(TYPES, (1.15, 1.0, 0.85, 0.55, 1.0, 0.65, 0.55, 0.75, 0.3, 1.0)))
+
+
 def markers() -> pd.DataFrame:
     """Expected UMIs of the canonical markers in a cell of 2,000: genes x types."""
     rows = [line.split() for line in _MARKERS.strip().splitlines()[1:]]
@@ -100,7 +103,7 @@ def biology(n_genes: int = 1500) -> tuple[pd.DataFrame, pd.DataFrame]:
     if n_rest < 500:
         raise ValueError(f"n_genes={n_genes}: a blood stand-in needs at least {n_genes - n_rest + 500} genes")
     rest, rest_genes = profiles(
-        n_rest, type_names=TYPES, hierarchy=FAMILIES, markers_per_type=12, marker_log2fc=1.6, type_noise=0.15,
+        n_rest, type_names=TYPES, hierarchy=FAMILIES, markers_per_type=12, marker_log2fc=1.6, type_noise=0.25, family_noise=0.6,
         housekeeping=(0.0, 0.0), log_sd=1.9, mito=False, seed=BIOLOGY_SEED,
     )  # fmt: skip
     rng = np.random.default_rng(BIOLOGY_SEED)
@@ -108,8 +111,10 @@ def biology(n_genes: int = 1500) -> tuple[pd.DataFrame, pd.DataFrame]:
         np.exp(-0.035 * np.arange(len(named)))[:, None].repeat(len(TYPES), 1), index=named, columns=TYPES
     )
     house.iloc[3:] *= np.exp(rng.normal(0, 0.2, (len(named) - 3, 1)))  # the first three lead in every type
-    house *= 2 ** rng.normal(0, 0.15, house.shape)
-    house *= HOUSE / house.sum()
+    house *= 2 ** rng.normal(0, 0.2, house.shape)
+    house.loc[_RIBOSOMAL.split()] *= list(_RIBOSOMAL_LEVEL.values())
+    # Ribosomal and housekeeping genes hold 45 % of blood's molecules; a small set of genes needs more to be about as sparse.
+    house *= (0.45 if n_genes >= 5_000 else 0.55) / house.sum()
     canonical = planted / UMIS
     mito_share = 0.02
     rest *= 1 - mito_share - house.sum() - canonical.sum()
@@ -154,3 +159,15 @@ def merged(table: pd.DataFrame, groups: Mapping[str, Mapping[str, float]]) -> pd
     return pd.DataFrame(
         {name: sum(w * table[t] for t, w in parts.items()) / sum(parts.values()) for name, parts in groups.items()}
     )
+
+
+def programs(n_genes: int) -> pd.DataFrame:
+    """What varies between cells of one type: a ribosomal programme, and two of forty unnamed genes each (log2 factors)."""
+    table, genes = biology(n_genes)
+    plain = genes.index[genes.index.str.startswith("GENE") & (genes["marker_of"] == "")]
+    plain = table.loc[plain].mean(axis=1).sort_values(ascending=False).index
+    loadings = pd.DataFrame(0.0, index=table.index, columns=["ribosomal", "program_1", "program_2"])
+    loadings.loc[_RIBOSOMAL.split(), "ribosomal"] = 0.35
+    for i in (1, 2):
+        loadings.loc[plain[i - 1 : 200 : 5], f"program_{i}"] = 0.6
+    return loadings

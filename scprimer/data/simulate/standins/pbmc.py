@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ..counts import library_sizes, totals
-from ..layers import add_ambient, add_doublets, damage
+from ..layers import add_ambient, add_doublets, add_jackpots, damage
 from ..populations import populations
 from . import blood
 from .common import as_loaded, barcodes, categorical
@@ -20,18 +20,25 @@ PBMC3K = {
 TYPE_ORDER = [t for t in PBMC3K if t != "HSC"]
 
 
-def pbmc3k(seed: int, part: str | None, *, n_cells: int = 500, n_genes: int = 1500) -> ad.AnnData:
+def pbmc3k(
+    seed: int, part: str | None, *, n_cells: int = 500, n_genes: int = 1500, jackpots: float = 0.0
+) -> ad.AnnData:
     """Nine cell types with canonical markers; about 3 % doublets, 3 % ambient RNA, 3 % damaged cells.
+
+    ``jackpots``: entries blown up a cell (see :func:`add_jackpots`). With ``n_cells=2700, n_genes=13_714, jackpots=1`` the stand-in
+    has the size and about the statistics of the data set, for :func:`draw_realism`.
 
     As in the data set, cells that the tutorial's filter would remove carry no label: here the damaged ones.
     """
     cells = populations(
-        round(n_cells * 1.031), biology=blood.biology(n_genes), proportions=PBMC3K, type_size=blood.TYPE_SIZE,
-        library_size=(2000, 0.32), seed=seed,
+        round(n_cells * 1.031), biology=blood.biology(n_genes), proportions=PBMC3K, type_size=blood.TYPE_SIZE, programs=blood.programs(n_genes),
+        library_size=(2000, 0.33), seed=seed,
     )  # fmt: skip
     cells = damage(cells, 0.03, loss=(0.55, 0.9), seed=seed)
     cells = add_doublets(cells, 0.03, seed=seed)[:n_cells].copy()
     cells = add_ambient(cells, 0.03, seed=seed)
+    if jackpots:
+        cells = add_jackpots(cells, jackpots, seed=seed)
     labels = cells.obs["cell_type"].astype(object).where(~cells.obs["damaged"], None)
     obs = pd.DataFrame({"cell_type": categorical(labels, TYPE_ORDER)})
     rng = np.random.default_rng([seed, 21])
@@ -64,7 +71,7 @@ def pbmc4k(
     shares = {t: share * within for share, types in PBMC4K.values() for t, within in types.items()}
     proportions = [shares.get(t, 0.0) for t in blood.TYPES]
     cells = populations(
-        2 * n_cells, biology=blood.shifted(n_genes, 0.5, 4), proportions=proportions, type_size=blood.TYPE_SIZE,
+        2 * n_cells, biology=blood.shifted(n_genes, 0.5, 4), proportions=proportions, type_size=blood.TYPE_SIZE, programs=blood.programs(n_genes),
         library_size=(3_500, 0.35), seed=seed + 4_000_000,
     )  # fmt: skip
     cells = damage(cells, 0.02, seed=seed)
