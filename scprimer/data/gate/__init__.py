@@ -86,7 +86,7 @@ def read(
         GateError: the file cannot be used; its text is the whole report, ``.report`` the same as data.
     """
     wanted = Wanted(need, genes, min_shared, min_cells, organism, columns, labels, recover)
-    report = Report(source=Path(os.fspath(path)).name or "the file")
+    report = Report(source=Path(os.fspath(path)).name or "the file", path=os.fspath(path))
     _pass(report, filetype.why_not(path))
     path = Path(path).expanduser()
     _pass(report, *opening.check_memory(path))
@@ -181,7 +181,7 @@ def _shallow_copy(adata: ad.AnnData) -> ad.AnnData:
     """The same matrices under a new AnnData, whose tables and names may be changed freely."""
     if adata.isbacked:
         return adata.to_memory()
-    return ad.AnnData(
+    copy = ad.AnnData(
         X=adata.X,
         obs=adata.obs,
         var=adata.var,
@@ -193,6 +193,8 @@ def _shallow_copy(adata: ad.AnnData) -> ad.AnnData:
         layers=dict(adata.layers),
         raw=None if adata.raw is None else {"X": adata.raw.X, "var": adata.raw.var},
     )
+    copy.obs_names, copy.var_names = adata.obs_names, adata.var_names  # the constructor has made them text
+    return copy
 
 
 class _no_warnings(warnings.catch_warnings):

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from scprimer.data.gate import genes, values
 from scprimer.data.gate.report import Report
 from scprimer.data.gate.values import Values
-from scprimer.data.gate.words import some
+from scprimer.data.gate.words import number_of, some
 
 _CODES = {  # kind of values -> code of the problem where counts are needed
     "binary": "binary", "log": "log-values", "normalised": "normalised", "scaled": "scaled", "residuals": "negative",
@@ -104,11 +104,11 @@ def without_empty(adata: ad.AnnData, report: Report) -> ad.AnnData:
         report.add("all-zero", "Every value is zero: there is not one count.", _ALL_ZERO, fatal=True)
         return adata
     if empty.any():
-        words = f"{empty.sum():,} of {len(empty):,} {what} are empty (a total of 0): {some(adata.obs_names[empty])}."
+        words = f"Empty {what} (a total of 0): {empty.sum():,} of {len(empty):,} ({some(adata.obs_names[empty])})."
         report.add("empty-cells", words, f"These {what} were left out.", mended=True)
         adata = adata[~empty].copy()
     if (per_gene == 0).any():
-        words = f"{(per_gene == 0).sum():,} of {len(per_gene):,} genes are empty (found in none of the {what})."
+        words = f"Empty genes (found in none of the {what}): {(per_gene == 0).sum():,} of {len(per_gene):,}."
         report.add("empty-genes", words, "They are kept; sc.pp.filter_genes(adata, min_cells=1) leaves them out.")
     depth = per_cell[~empty]
     if len(depth) > 20 and np.ptp(depth) <= 0.01 * depth.mean():
@@ -197,7 +197,7 @@ def _recovered(adata: ad.AnnData, place: str, found: Values, report: Report) -> 
     words = f"There are no raw counts; {place} holds {found.words}."
     done = "Counts were rebuilt from these: each cell's smallest value is one count, and all others came out whole."
     if not whole.all():
-        done += f" In {(~whole).sum():,} cells they did not; these are left out with the empty ones."
+        done += f" Cells in which they did not ({(~whole).sum():,}) are left out with the empty ones."
         counts = sp.csr_matrix(sp.diags(whole.astype(np.float32)) @ counts)
         counts.eliminate_zeros()
     report.add("counts-rebuilt", words, done, mended=True)
@@ -210,7 +210,7 @@ def _say_found(adata: ad.AnnData, place: str, looked: Mapping[str, Values], repo
     report.counts, report.x = place, "raw counts"
     found = looked[place]
     if found.n_off:
-        words = f"{found.n_off:,} counts in {place} are off whole numbers by a rounding error."
+        words = f"Counts in {place} are off whole numbers by a rounding error, in {number_of(found.n_off, 'place')}."
         report.add("rounding", words, "Rounded.", mended=True)
     if found.high > values.EXACT_FLOAT32:
         words = f"Counts reach {found.high:,.0f}; beyond {values.EXACT_FLOAT32:,} single precision is not exact."
@@ -239,7 +239,7 @@ def _say_no_counts(adata: ad.AnnData, looked: Mapping[str, Values], report: Repo
         words += _examples(adata, "X", looked["X"])
         elsewhere = "; ".join(f"{place} holds {found.words}" for place, found in looked.items() if place != "X")
         words += f" Elsewhere: {elsewhere}." if elsewhere else " There is no raw, and no layer with counts."
-        fix = _way_out(adata, looked).replace("FILE", report.source)
+        fix = _way_out(adata, looked).replace("FILE", report.path)
         report.add(_CODES[looked["X"].kind], words, fix, fatal=True)
     if "raw.X" in looked and looked["raw.X"].kind in ("log", "normalised", "scaled"):
         words = f"raw.X holds {looked['raw.X'].words}, not the raw counts that its name promises."
@@ -266,18 +266,19 @@ def _say_not_finite(adata: ad.AnnData, place: str, found: Values, report: Report
     for code, n, what, fix in (
         ("nan", found.n_nan, "NaN (not a number)", "NaN comes from joining tables with different genes, or from 0/0 in a "
          "normalisation: take the values before that step, or leave these cells or genes out."),
-        ("infinite", found.n_infinite, "infinite", "Infinity comes from a division by zero or the logarithm of zero: "
+        ("infinite", found.n_infinite, "infinite values", "Infinity comes from a division by zero or the logarithm of zero: "
          "take the values before that step."),
     ):  # fmt: skip
         if n:
-            words = f"{n:,} values of {place} are {what}: {_cells_and_genes(adata, place, code)}."
+            words = f"{place} holds {what} in {number_of(n, 'place')}: {_cells_and_genes(adata, place, code)}."
             report.add(code, words, fix, fatal=True)
 
 
 def _say_negative_counts(adata: ad.AnnData, place: str, found: Values, report: Report) -> None:
     if found.kind != "counts" or not found.n_negative:
         return
-    words = f"{found.n_negative:,} values of {place} are negative: {_cells_and_genes(adata, place, 'negative')}."
+    words = f"{place} holds negative values in {number_of(found.n_negative, 'place')}: "
+    words += f"{_cells_and_genes(adata, place, 'negative')}."
     fix = "Counts start at zero: take those before the subtraction (of background or batch) that made them negative."
     dtype = _matrix(adata, place).dtype
     if dtype.kind == "i":
@@ -294,4 +295,8 @@ def _cells_and_genes(adata: ad.AnnData, place: str, what: str) -> str:
     matrix = _matrix(adata, place)
     names = adata.raw.var_names if place == "raw.X" else adata.var_names
     at = values.where(matrix, what)
-    return ", ".join(f"{matrix[i, j]:.4g} in cell {adata.obs_names[i]} for gene {names[j]}" for i, j in at)
+    return ", ".join(f"{_value(matrix[i, j])} in cell {adata.obs_names[i]} for gene {names[j]}" for i, j in at)
+
+
+def _value(x) -> str:
+    return "NaN" if np.isnan(x) else f"{x:.4g}"

@@ -15,8 +15,10 @@ import zlib
 from pathlib import Path
 
 from scprimer.data.gate.report import Problem
+from scprimer.data.gate.words import first_line, number_of
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError)  # all of these come from damaged files
 
 _SAVE = 'a.write_h5ad("mine.h5ad")'
 _MTX = f"""Read its folder (matrix.mtx, barcodes.tsv, features.tsv) and save it as .h5ad:
@@ -30,8 +32,8 @@ _EXCEL = f"""Excel turns gene names such as SEPT2 into dates: go back to the ori
     a = anndata.AnnData(pd.read_excel("FILE", index_col=0)); {_SAVE}"""
 _R = """Convert it in R, where it was made:
     zellkonverter::writeH5AD(as.SingleCellExperiment(readRDS("FILE")), "mine.h5ad")"""
-_PICKLE = """Opening such a file can run any code, so it is not opened here. Ask whoever made it for an .h5ad
-    (`adata.write_h5ad("mine.h5ad")` in the session that holds the object)."""
+_PICKLE = """Opening such a file can run any code, so it is not opened here. Ask whoever made it for an .h5ad:
+    adata.write_h5ad("mine.h5ad")   # in the session that holds the object"""
 _UNPACK = "Unpack it and give the path of the .h5ad inside."
 _DOWNLOAD = "Download the file itself again (the 'raw' or 'download' link) and compare its size with the source's."
 
@@ -129,9 +131,9 @@ def _folder(path: Path) -> Problem:
     names = {p.name for p in path.iterdir()} if os.access(path, os.R_OK) else set()
     if names & {".zgroup", ".zattrs", "zarr.json"}:
         words = f"{path.name} is a folder in zarr format."
-        return _problem("zarr", words, f"Save it as .h5ad:\n    import anndata\n    a = anndata.read_zarr({path.name!r}); {_SAVE}")  # fmt: skip
+        return _problem("zarr", words, f"Save it as .h5ad:\n    import anndata\n    a = anndata.read_zarr({str(path)!r}); {_SAVE}")  # fmt: skip
     if any(n.startswith("matrix.mtx") for n in names):
-        return _problem("mtx", f"{path.name} is a folder of 10x files (matrix.mtx).", _MTX.replace("FOLDER", path.name))
+        return _problem("mtx", f"{path.name} is a folder of 10x files (matrix.mtx).", _MTX.replace("FOLDER", str(path)))
     inside = sorted(n for n in names if n.endswith(".h5ad"))
     fix = (
         f"Give one file: {', '.join(inside[:5])}."
@@ -219,11 +221,11 @@ def _zip(path: Path) -> Problem:
         return _problem("array", f"{path.name} is a NumPy or SciPy archive (.npz).", fix)
     inside = [n for n in names if n.endswith(".h5ad")]
     fix = f"Unpack it and give the path of {inside[0]!r}." if inside else _UNPACK
-    return _problem("compressed", f"{path.name} is a zip archive of {len(names):,} files.", fix)
+    return _problem("compressed", f"{path.name} is a zip archive of {number_of(len(names), 'file')}.", fix)
 
 
 def _for_file(fix: str, path: Path) -> str:
-    return fix.replace("FILE", path.name).replace("FOLDER", path.parent.name or ".")
+    return fix.replace("FILE", str(path)).replace("FOLDER", str(path.parent))
 
 
 def _at(path: Path, offset: int, n: int) -> bytes:
@@ -239,7 +241,7 @@ def _hdf5(path: Path) -> Problem | None:
     try:
         with h5py.File(path, "r") as file:
             return _which_hdf5(path, set(file), dict(file.attrs), file)
-    except OSError as error:
+    except HDF5_ERRORS as error:
         return hdf5_error(path, error)
 
 
@@ -251,11 +253,11 @@ def hdf5_error(path: Path, error: Exception) -> Problem:
         have, want = (int(x) for x in cut.groups())
         words = f"{path.name} is cut off: {have:,} of {want:,} bytes are there."
         return _problem("truncated", words, "The download or the copy was interrupted: get the file again and compare its size.")  # fmt: skip
-    if "lock" in said or "already open" in said:
+    if "unable to lock" in said or "already open" in said:
         words = f"{path.name} is open for writing in another program or notebook."
         fix = "Close it there. On a network drive without file locks, set HDF5_USE_FILE_LOCKING=FALSE and try again."
         return _problem("locked", words, fix)
-    words = f"{path.name} begins as an HDF5 file and is damaged inside ({said.splitlines()[0]})."
+    words = f"{path.name} begins as an HDF5 file and is damaged inside ({first_line(error)})."
     return _problem("damaged", words, "Get the file again and compare its size and checksum with the source's.")
 
 
@@ -271,7 +273,10 @@ def _which_hdf5(path: Path, keys: set[str], attrs: dict, file) -> Problem | None
     if {"obs", "var"} <= keys:
         return None
     if {"row_attrs", "col_attrs"} <= keys:
-        return no("loom", "a loom file", f"Save it as .h5ad:\n{read}sc.read_loom('FILE'); {_SAVE}")
+        cells = _first(("CellID", "obs_names", "barcodes", "cell_names"), _children(file, "col_attrs"))
+        genes = _first(("Gene", "var_names", "gene_name", "gene_names"), _children(file, "row_attrs"))
+        names = f"obs_names={cells!r}, var_names={genes!r}"
+        return no("loom", "a loom file", f"Save it as .h5ad:\n{read}sc.read_loom('FILE', {names}); {_SAVE}")
     ten = "a 10x Genomics matrix (Cell Ranger)"
     if "matrix" in keys and "barcodes" in _children(file, "matrix"):
         return no("10x", ten, f"Save it as .h5ad:\n{read}sc.read_10x_h5('FILE'); a.var_names_make_unique(); {_SAVE}")
@@ -299,3 +304,7 @@ def _which_hdf5(path: Path, keys: set[str], attrs: dict, file) -> Problem | None
 def _children(file, key: str) -> set[str]:
     item = file[key]
     return set(item) if hasattr(item, "keys") else set()
+
+
+def _first(wanted: tuple[str, ...], there: set[str]) -> str:
+    return next((name for name in wanted if name in there), wanted[0])

@@ -54,8 +54,7 @@ def plain(column: object) -> str:
 
 def columns_named(table: pd.DataFrame, wanted: Iterable[str]) -> list[str]:
     """The table's columns whose names spell one of ``wanted``, best first."""
-    spelled = {plain(c): c for c in reversed(list(table.columns))}
-    return [spelled[plain(w)] for w in wanted if plain(w) in spelled]
+    return list(dict.fromkeys(c for w in wanted for c in table.columns if plain(c) == plain(w)))
 
 
 def symbol_column(var: pd.DataFrame) -> str | None:

@@ -63,7 +63,7 @@ def _take(adata: ad.AnnData, name: str, column: str, needed: bool, report: Repor
         fix = f"Name the column that holds them: columns={{{name!r}: ...}}."
         report.add("labels-missing", words, fix, fatal=needed)
     elif missing.any():
-        words = f"{missing.sum():,} of {len(given):,} cells have no {name} in obs[{column!r}]."
+        words = f"Cells without a {name} in obs[{column!r}]: {missing.sum():,} of {len(given):,}."
         report.add("labels-missing", words, "They stay, and count as unlabelled.")
     if len(classes) == 1 and (needed or name == "cell_type"):
         words = f"obs[{column!r}] gives every cell the same {name}, {classes[0]!r}."
@@ -88,7 +88,7 @@ def _say_none(adata: ad.AnnData, name: str, needed: bool, report: Report) -> Non
     possible = [c for c in adata.obs if c not in clusters and _groups(adata.obs[c]) and not _is_number(adata.obs[c])]
     words = f"No column of obs is plainly the {name.replace('_', ' ')}."
     if clusters and name == "cell_type":
-        words += f" {some(clusters)} hold clusters or predictions, which are no truth to judge by."
+        words += f" Clusters or predictions ({some(clusters)}) are no truth to judge by."
     fix = f"Add a column obs[{name!r}]." if needed else "Scores against labels are left out."
     if possible:
         fix += f" If one of these holds them ({some(possible)}), say so: columns={{{name!r}: {possible[0]!r}}}."

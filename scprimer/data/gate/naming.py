@@ -30,11 +30,11 @@ def names_as_text(adata: ad.AnnData, report: Report) -> None:
             report.add(f"names-not-text-{what}", words, "Turned into text.", mended=True)
         untidy = [t for t, c in zip(text, clean) if t != c]
         if untidy:
-            words = f"{len(untidy):,} names of {what} carry spaces or quotes at their ends (such as {untidy[0]!r})."
+            words = f"Names of {what} with spaces or quotes at their ends: {len(untidy):,} (such as {untidy[0]!r})."
             report.add(f"names-untidy-{what}", words, "These were taken off.", mended=True)
         nameless = [n in _NO_NAME for n in clean]
         if any(nameless):
-            words = f"{sum(nameless):,} {what} have no name (empty or 'nan')."
+            words = f"{what.capitalize()} without a name (empty or 'nan'): {sum(nameless):,}."
             report.add(f"names-missing-{what}", words, "They were named unnamed-1, unnamed-2, ...", mended=True)
             number = np.cumsum(nameless)
             clean = [f"unnamed-{number[i]}" if nameless[i] else name for i, name in enumerate(clean)]
@@ -105,7 +105,7 @@ def _from_ensembl(adata: ad.AnnData, names: list[str], want_ids: bool, report: R
     adata.var_names = pd.Index([i if pd.isna(s) else s for s, i in zip(symbols, ids)], dtype=object)
     done = f"Symbols from var[{column!r}] are in var_names, ids in var['ensembl']."
     if symbols.isna().any():
-        done += f" {symbols.isna().sum():,} genes without a symbol keep their id."
+        done += f" Genes without a symbol ({symbols.isna().sum():,}) keep their id."
     report.add("ensembl-ids", f"Genes were named by Ensembl ids ({some(names)}).", done, mended=True)
 
 
@@ -146,7 +146,7 @@ def _say_mangled(names: list[str], report: Report) -> None:
     ):  # fmt: skip
         hits = [name for name in names if pattern.match(name)]
         if hits:
-            report.add(code, f"{len(hits):,} names of genes {what} ({some(hits)}).", fix)
+            report.add(code, f"Names of genes that {what}: {len(hits):,} ({some(hits)}).", fix)
 
 
 def one_organism(adata: ad.AnnData, wanted: str | None, report: Report) -> ad.AnnData:
@@ -162,9 +162,9 @@ def one_organism(adata: ad.AnnData, wanted: str | None, report: Report) -> ad.An
         fix = "Keep the columns of one organism, and the cells that belong to it:\n    adata = adata[:, adata.var_names.str.isupper()]   # human symbols are in capitals"
         report.add("mixed-organisms", words, fix, fatal=wanted is not None)
     elif wanted and found not in (wanted, "mixed", None):
-        words = f"Genes of {wanted} are needed, and these look like {found} ({some(names)})."
+        words = f"Genes of {wanted} are needed, and these look like those of {found} ({some(names)})."
         fix = (
-            f"Give data of {wanted}, or map the genes to their orthologues first. Changing the case alone (Actb, ACTB) "
+            f"Give {wanted} data, or map the genes to their orthologues first. Changing the case alone (Actb, ACTB) "
             "finds most of them and is wrong for some."
         )
         report.add("other-organism", words, fix, fatal=True)
@@ -200,11 +200,11 @@ def make_unique(adata: ad.AnnData, report: Report) -> None:
         again = names.duplicated()
         if not again.any():
             continue
-        words = f"{again.sum():,} names of {what} were taken already by another one ({some(names[again].unique())})."
+        words = f"Names of {what} that another one has already: {again.sum():,} ({some(names[again].unique())})."
         done = f"Made unique: {names[again][0]}, {names[again][0]}-1, ..."
         copies = _copies(adata, names.duplicated(keep=False)) if what == "cells" else 0
         if copies:
-            words += f" {copies:,} of these cells hold the very same values as their namesake: the same cell twice."
+            words += f" The same cell twice, with the very same values: {copies:,}."
             done += " Leave copies out, or one cell ends up in both the training and the test set."
         setattr(adata, axis, ad.utils.make_index_unique(names))
         report.add(f"duplicate-{what}", words, done, mended=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def check_memory(path: Path) -> list[Problem]:
 
     def visit(name: str, item) -> None:
         nonlocal total
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "biufc":
+        if isinstance(item, h5py.Dataset) and item.size and item.dtype.kind in "biufc":
             total += item.size * item.dtype.itemsize
             if item.ndim == 2 and name.split("/")[0] in ("X", "layers", "raw"):
                 dense[name] = item.size * item.dtype.itemsize
@@ -38,12 +39,12 @@ def check_memory(path: Path) -> list[Problem]:
             giant = name is not None and dense[name] >= _GIANT
             filled = _share_filled(file[name]) if giant else 1.0
             width = file[name].dtype.itemsize if giant else 1
-    except OSError as error:
+    except filetype.HDF5_ERRORS as error:
         return [filetype.hdf5_error(path, error)]
     free = free_memory()
     if total > free:
         words = f"Loading {path.name} takes about {size(total)}, and {size(free)} of memory are free."
-        return [Problem("too-big", words, _SMALLER.replace("FILE", path.name), fatal=True)]
+        return [Problem("too-big", words, _SMALLER.replace("FILE", str(path)), fatal=True)]
     if giant:
         sparse = dense[name] / width * filled * (width + 4)  # each value beside its column's number
         words = (
@@ -73,7 +74,7 @@ def open_h5ad(path: Path, report: Report) -> ad.AnnData | None:
             adata = ad.read_h5ad(path)
     except MemoryError:
         words = f"{path.name} does not fit into memory."
-        report.add("too-big", words, _SMALLER.replace("FILE", path.name), fatal=True)
+        report.add("too-big", words, _SMALLER.replace("FILE", str(path)), fatal=True)
         return None
     except Exception as error:  # whatever the libraries raise is looked into part by part and said in words
         return _open_by_parts(path, report, error)
@@ -132,7 +133,9 @@ def _open_by_parts(path: Path, report: Report, error: Exception) -> ad.AnnData |
 def _say_unreadable(report: Report, path: Path, name: str, error: Exception) -> None:
     if type(error).__name__ == "IORegistryError":
         code = "newer-format"
-        words = f"{name} is stored in a way that the anndata installed here does not know: {first_line(error)}."
+        stored = re.search(r"encoding_type='(.*?)', encoding_version='(.*?)'", str(error))
+        how = f"as {stored[1]!r} of version {stored[2]}" if stored else "in a way"
+        words = f"{name} is stored {how}, which the anndata installed here does not know."
         fix = f"{_UPDATE} Or save it with an older anndata where it was made."
     elif isinstance(error, OSError):
         code = "damaged"

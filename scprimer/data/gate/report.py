@@ -33,6 +33,7 @@ class Report:
 
     Attributes:
         source: the file's name, or ``"this AnnData"``.
+        path: how the file was named by the caller, for lines of code that can be copied.
         shape: cells and genes after mending, or None when the file could not be opened.
         problems: in the order in which they were found.
         counts: where the raw counts were: ``"X"``, ``"layers['counts']"``, ``"raw.X"``, or None.
@@ -41,6 +42,7 @@ class Report:
     """
 
     source: str
+    path: str = "mine.h5ad"
     shape: tuple[int, int] | None = None
     problems: list[Problem] = field(default_factory=list)
     counts: str | None = None
@@ -81,10 +83,8 @@ class Report:
             lines.append(f"  raw counts from {self.counts}")
         elif self.ok and self.x:
             lines.append(f"  X holds {self.x}")
-        lines += [
-            f"  obs[{name!r}] from " + (f"obs[{column!r}]" if column != name else "the file")
-            for name, column in self.labels.items()
-        ]
+        if self.ok:
+            lines += [f"  obs[{name!r}] from obs[{column!r}]" for name, column in self.labels.items() if name != column]
         for heading, chosen in (
             ("Stands in the way:", self.fatal),
             ("Mended in memory (the file is untouched):", [p for p in self.problems if p.mended]),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from scprimer.data.gate.words import number_of
+
 EXACT_FLOAT32 = 2**24  # beyond this not every whole number is a float32
 _ROUNDING = 1e-3  # counts that went through float arithmetic differ from whole numbers by less than this
 _SAMPLE = 300  # cells looked at where a sample tells enough
@@ -58,6 +60,8 @@ def look_at(X, *, log_base: float | None = None) -> Values:
         return Values("binary", "only yes and no (a boolean matrix)", high=1.0)
     if X.dtype.kind not in "iuf":
         name = {"c": "complex numbers", "O": "Python objects", "U": "text", "S": "text"}.get(X.dtype.kind, str(X.dtype))
+        if X.dtype == object and not sp.issparse(X) and X.size and isinstance(X.flat[0], str):
+            name = f"text (such as {X.flat[0]!r})"
         return Values("not numbers", f"{name} instead of real numbers")
     if sp.issparse(X):
         damage = _sparse_damage(X)
@@ -190,7 +194,7 @@ def _kind(X, tally: dict, log_base: float | None) -> tuple[str, str, float, bool
     if tally["n_fraction"] == 0:
         return "counts", "raw counts", 0.0, False
     if mostly_whole:
-        return "fractional", f"counts with {tally['n_fraction']:,} values that are not whole numbers", 0.0, False
+        return "fractional", f"counts, and fractions in {number_of(tally['n_fraction'], 'place')}", 0.0, False
     sample = _finite_rows(X)
     for base in dict.fromkeys(filter(None, (log_base, np.e, 2.0, 10.0))):
         linear = sample.copy()

@@ -19,6 +19,11 @@ def some_of(names: Iterable, n: int = 5000) -> list[str]:
     return names if len(names) <= n else [names[i] for i in np.linspace(0, len(names) - 1, n).astype(int)]
 
 
+def number_of(n: int, noun: str) -> str:
+    """``"1 file"``, ``"1,200 files"``."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
 def first_line(error: Exception) -> str:
     """The first line of what an error says, without its full stop."""
     text = str(error).strip()
