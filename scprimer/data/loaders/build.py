@@ -66,6 +66,40 @@ def as_counts(x: Any) -> sp.csr_matrix:
     return found
 
 
+def restore_counts(logs: Any, *, undo=np.expm1, totals: Any = None) -> tuple[sp.csr_matrix, float]:
+    """Counts behind values that were scaled per cell and mostly also logged.
+
+    Within a cell such a value is ``log(1 + scale * count)``, so that counts are ``expm1(value) / scale``. The scale is
+    known where the cell's total is; else it is the cell's smallest value, which belongs to a count of one in almost
+    every cell (in a cell without a one, all counts come out too small by a common factor).
+
+    Args:
+        logs: cells x genes, sparse.
+        undo: what leads from the values to ``scale * count``: ``np.expm1``, or the identity for values that were not logged.
+        totals: one number a cell to which the scale is inversely proportional up to a few per cent, such as the
+            cell's UMIs when ``scale = 10,000 / total``; NaN for cells where it is unknown, None when it is for all.
+
+    Returns:
+        The counts (rounded), and the share of cells in which every value was a whole number before rounding.
+    """
+    found = sp.csr_matrix(logs, dtype=np.float64, copy=True)
+    found.eliminate_zeros()
+    found.data = undo(found.data)
+    row = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
+    smallest = np.full(found.shape[0], np.inf)
+    np.minimum.at(smallest, row, found.data)
+    if totals is not None:
+        # How many counts the smallest value stands for: a whole number near smallest / scale.
+        expected = smallest * np.asarray(totals, dtype=float) / 1e4
+        smallest = smallest / np.where(np.isnan(expected), 1, np.maximum(np.rint(expected), 1))
+    values = found.data / smallest[row]
+    whole = np.rint(values)
+    off = np.abs(values - whole) > 1e-3 * np.maximum(values, 1)
+    found.data = whole
+    bad = np.unique(row[off])
+    return found, 1 - len(bad) / found.shape[0]
+
+
 def categorical(values: Any, order: Sequence[str] | None = None) -> pd.Categorical:
     """Labels as a Categorical with plain string categories; missing values stay missing."""
     series = pd.Series(np.asarray(values, dtype=object))

@@ -14,6 +14,7 @@ import struct
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import rdata
 from rdata.parser import CharFlags, RObject, RObjectType
 from rdata.parser._parser import DEFAULT_ALTREP_MAP, parse_r_object_info
@@ -24,6 +25,7 @@ _WORKSPACES = (b"RDX2\n", b"RDX3\n")  # .rda and .RData open with one of these, 
 _XDR = b"X\n"
 _HEAD = struct.Struct(">ii")  # of a string: flags and length
 _PLAIN = 0x700  # flag bits of attributes, tag and class: strings have none
+_ASCII = CharFlags.ASCII.value
 
 
 def parse(data: bytes) -> rdata.parser.RData:
@@ -45,8 +47,17 @@ def parse(data: bytes) -> rdata.parser.RData:
 
 
 def convert(parsed: rdata.parser.RData) -> Any:
-    """The tree as Python objects, as ``rdata.conversion.convert`` gives them."""
-    return _Converter().convert(parsed)
+    """The tree as Python objects, as ``rdata.conversion.convert`` gives them, but factors keep their names.
+
+    A factor whose elements have names comes as a Series with the names as index; rdata drops them.
+    """
+    return _Converter({**rdata.conversion.DEFAULT_CLASS_MAP, "factor": _factor}).convert(parsed)
+
+
+def _factor(codes: np.ndarray, attributes: dict) -> pd.Categorical | pd.Series:
+    plain = rdata.conversion.DEFAULT_CLASS_MAP["factor"](codes, attributes)
+    names = attributes.get("names")
+    return plain if names is None else pd.Series(plain, index=[str(n) for n in names])
 
 
 class _Parser(ParserXDR):
@@ -80,6 +91,6 @@ class _Converter(rdata.conversion.SimpleConverter):
 
     def _convert_next(self, obj):
         strings = isinstance(obj, RObject) and obj.info.type is RObjectType.STR and obj.attributes is None
-        if strings and all(o.value is not None and o.info.gp & CharFlags.ASCII for o in obj.value):
+        if strings and all(o.value is not None and o.info.gp & _ASCII for o in obj.value):
             return np.array([o.value.decode("ascii") for o in obj.value])
         return super()._convert_next(obj)

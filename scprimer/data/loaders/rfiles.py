@@ -78,6 +78,13 @@ def undo_run_lengths(rle: Any) -> np.ndarray:
     return np.repeat(np.asarray(rle["values"]), np.asarray(rle["lengths"]))
 
 
+def labels(factor: Any) -> tuple[pd.Series, list[str]]:
+    """An R factor as (labels, levels in R's order); the labels' index is the factor's names, or 0, 1, ..."""
+    series = factor if isinstance(factor, pd.Series) else pd.Series(factor)
+    levels = [str(c) for c in series.cat.categories]
+    return series.astype(object), levels
+
+
 def frame(obj: Any) -> pd.DataFrame:
     """A data frame with plain column names and dtypes: no pandas ``string``, nullable integers only where one is missing."""
     table = obj if isinstance(obj, pd.DataFrame) else pd.DataFrame(obj)
@@ -92,3 +99,23 @@ def frame(obj: Any) -> pd.DataFrame:
             missing = values.isna().any()
             table[column] = values.astype(float) if missing else values.astype(values.dtype.numpy_dtype)
     return table
+
+
+def dframe(obj: Any) -> pd.DataFrame:
+    """Bioconductor's ``DFrame`` (``DataFrame`` in older files) as a plain data frame."""
+    columns = {str(k): getattr(v, "values", v) for k, v in dict(obj.listData).items()}
+    table = pd.DataFrame({k: v for k, v in columns.items() if not isinstance(v, SimpleNamespace)})
+    if not isinstance(obj.rownames, str):  # R's NULL comes as the string "NULL"
+        table.index = strings(obj.rownames)
+    return frame(table)
+
+
+def experiment(sce: Any) -> tuple[dict[str, sp.csc_matrix], pd.DataFrame, pd.DataFrame]:
+    """A ``SingleCellExperiment`` as (assays by name: genes x cells, table of genes, table of cells)."""
+    assays, names = {}, None
+    for name, assay in sce.assays.data.listData.items():
+        assays[str(name)], rows, _ = matrix(assay)
+        names = names or rows
+    genes = dframe(sce.rowRanges.elementMetadata)
+    genes.index = names if names is not None else strings(sce.rowRanges.partitioning.NAMES)
+    return assays, genes, dframe(sce.colData)
