@@ -6,10 +6,12 @@ import re
 
 import pytest
 
-from scprimer.publish import book, export, rules
+from scprimer.publish import book, export, ledger, rules
+from scprimer.publish.exercises import exercises
 
 CHAPTERS = {c.slug: c for c in book.chapters()}
 PLANNED = {c.slug for c in book.chapters(planned=True)}
+CLAIMS = [claim for chapter in CHAPTERS.values() for claim in chapter.meta.get("claims", [])]
 METHODS, REPORTED = book.table("methods"), book.table("reported")
 
 
@@ -56,26 +58,21 @@ def test_reported_figures_name_methods_of_the_table():
     assert not unknown
 
 
-def test_comparability_is_one_of_three():
-    """Empty as long as the chapter is not written; then one of the three words that the ledger shows."""
-    for row in REPORTED:
-        if row["chapter"] in CHAPTERS:
-            allowed = {"comparable setting", "other setting", "cannot be measured here"}
-            assert row["comparability"] in allowed, f"{row['id']}: say in book/reported.csv how comparable it is"
-            assert row["comparability"] == "comparable setting" or row["remark"].strip(), (
-                f"{row['id']}: say what differs"
-            )
+@pytest.mark.parametrize("row", [pytest.param(r, id=r["id"]) for r in REPORTED if r["chapter"] in CHAPTERS])
+def test_a_reported_figure_of_a_written_chapter_has_been_judged(row):
+    judged, measured = row["comparability"], row["id"] in {c.get("reported") for c in CLAIMS}
+    assert judged and judged in ledger.COMPARABILITY, "say in book/reported.csv whether the settings compare"
+    assert judged == "comparable" or len(row["remark"].split()) > 3, (
+        "say in the remark what differs, or why it cannot be measured"
+    )
+    assert measured == (judged != "cannot"), "what cannot be measured here has no claim, and what can has one"
 
 
-def test_every_method_of_a_written_chapter_has_a_result():
-    claimed = {
-        c["method"] for chapter in CHAPTERS.values() for c in chapter.meta.get("claims", []) if c["kind"] == "result"
-    }
-    assert [row["id"] for row in METHODS if row["chapter"] in CHAPTERS and row["id"] not in claimed] == []
+@pytest.mark.parametrize("id", [row["id"] for row in METHODS if row["chapter"] in CHAPTERS])
+def test_a_method_of_a_written_chapter_has_a_result(id):
+    assert id in {c["method"] for c in CLAIMS if c["kind"] == "result"}
 
 
 def test_exercise_ids_are_unique_over_the_book():
-    from scprimer.publish.exercises import exercises
-
     ids = [e.id for chapter in CHAPTERS.values() for e in exercises(chapter)]
     assert len(set(ids)) == len(ids)
