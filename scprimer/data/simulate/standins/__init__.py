@@ -16,6 +16,11 @@ STANDINS = {
     "pbmc-adt-background": "droplets:pbmc_adt_background",
     "cell-hashing": "droplets:cell_hashing",
     "csf-hashing": "droplets:csf_hashing",
+    "pbmc-chemistries": "pbmc:pbmc_chemistries",
+    "kang": "pbmc:kang",
+    "kang-donors": "pbmc:kang_donors",
+    "pbmc-citeseq": "proteins:pbmc_citeseq",
+    "cbmc-citeseq": "proteins:cbmc_citeseq",
     "cell-mixology": "mixology:cell_mixology",
 }
 
