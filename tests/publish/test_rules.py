@@ -683,6 +683,14 @@ def test_a_chapter_without_a_model_says_why(tmp_path):
     assert rules.check(fixture.write(tmp_path, notebook)) == []
 
 
+def test_a_chapter_where_nothing_is_drawn_needs_no_seed(tmp_path):
+    notebook = fixture.good()
+    for id, words in (("parameters", "seed = 0\n"), ("start", "seed=seed, ")):
+        cell(notebook, id)["source"] = cell(notebook, id)["source"].replace(words, "")
+    meta(notebook)["not_applicable"] = {"seed": "Nothing in this chapter is drawn at random."}
+    assert rules.check(fixture.write(tmp_path, notebook)) == []
+
+
 def test_an_open_reported_figure_can_be_left_out_with_a_reason(tmp_path):
     notebook = fixture.good()
     claim(notebook, "auc")["reported"] = None

@@ -140,7 +140,7 @@ def parameters(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
         return
     if "profile" not in values or values["profile"] is not None:
         yield cell["id"], "profile is not None", "write `profile = None`: the environment decides"
-    if type(values.get("seed")) is not int or values["seed"] < 0:
+    if not exempt(chapter, "seed") and (type(values.get("seed")) is not int or values["seed"] < 0):
         yield cell["id"], "seed is missing or no whole number", "write `seed = 0`"
     if not isinstance(values.get("dataset", 0), str | None):
         yield cell["id"], "dataset is missing", "give the name of a registered data set (None if the chapter has none)"
@@ -162,7 +162,7 @@ def start(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
     if first != chapter.slug:
         yield cell["id"], f"start() is told the chapter {first!r}", f"it is {chapter.slug!r}"
     given = {k.arg: ast.unparse(k.value) for k in call.keywords}
-    for name in ("profile", "seed", "dataset"):
+    for name in ("profile", "dataset") if exempt(chapter, "seed") else ("profile", "seed", "dataset"):
         if given.get(name) != name:
             yield cell["id"], f"start() does not get the parameter {name}", fix
     values = _parameters(every[2]) or {}

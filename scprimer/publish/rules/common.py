@@ -11,9 +11,10 @@ from pathlib import Path
 
 from scprimer.publish import book
 
-# Keys of `not_applicable` beside the anatomy's tags and the kinds of claims. "spread" exempts from repeats,
-# "symbols" from the table of symbols; "control:<claim>" and "reported:<id>" exempt one claim or one reported figure.
-FURTHER_EXEMPTIONS = ("spread", "symbols")
+# Keys of `not_applicable` beside the anatomy's tags and the kinds of claims. "seed" exempts from that parameter, "spread"
+# from repeats, "symbols" from the table of symbols; "control:<claim>" and "reported:<id>" exempt one claim or one
+# reported figure.
+FURTHER_EXEMPTIONS = ("seed", "spread", "symbols")
 EXEMPTION_PREFIXES = ("control:", "reported:")
 KINDS = ("result", "reference", "baseline", "control", "pitfall")
 
