@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -283,6 +284,7 @@ def _read_json(path: Path) -> dict | None:
 def main(folder: Path) -> int:
     """Execute ``in.ipynb`` of the folder with papermill; leave ``out.ipynb`` and ``outcome.json`` in it."""
     _die_with_parent(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker that ignores it would hand that on to the kernel
     from scprimer.run import environment
 
     outcome = {"failure": None, "environment": environment() | {"hardware": hardware()}}

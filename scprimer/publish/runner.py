@@ -29,6 +29,7 @@ PARAMETERS_TAG = "parameters"
 # Seconds that one execution may take before it is taken to hang; far above what a chapter may take by the book's rules.
 TIME_LIMITS = {"smoke": 300.0, "standard": 3600.0, "full": 3600.0}
 POLL_SECONDS = 0.5
+CONNECT_SECONDS = 15
 
 
 @dataclass(frozen=True)
@@ -317,18 +318,26 @@ def _dask(request: Request, screen: Screen) -> Iterator:
             LocalCluster(
                 n_workers=request.workers, processes=True, threads_per_worker=1, memory_limit=0,
                 dashboard_address=None, local_directory=scratch, silence_logs=logging.CRITICAL + 1,
+                # None still opens the scheduler's health page on 8787, and complains when another run has that port
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             ) as cluster,
             Client(cluster) as client,
         ):  # fmt: skip
+            client.run(_ignore_interrupts)
             yield client
         return
     try:
-        client = Client(request.scheduler, timeout=15)
+        client = Client(request.scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:
         raise book.BookError(f"no Dask scheduler answers at {request.scheduler}: {error}") from None
     with client:
         _check_workers(client, request, screen)
         yield client
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C in a terminal reaches the workers, too; what it means is for the command to decide."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _check_workers(client, request: Request, screen: Screen) -> None:
@@ -391,6 +400,7 @@ class _Session:
         self.live: dict[str, dict] = {}  # key -> last event
         self.smoke: dict[str, dict[int, dict]] = {slug: {} for slug in todo}
         self.spent: dict[str, float] = dict.fromkeys(todo, 0.0)
+        self.warned = False
         self.threads = _threads(request)
         self.memory = _memory_limit(request)
 
@@ -533,12 +543,12 @@ class _Session:
         for future in others:
             del self.works[future]
         facts = {"words": outcome.words, "seconds": round(outcome.seconds, 1), "peak_mb": outcome.peak_mb}
-        broken = self.log.broken
         self.log.mark(outcome.slug, outcome.state, **facts)
         word = outcome.words if outcome.state == "done" else f"FAILED, {outcome.words.splitlines()[0]}"
         cost = f"{clock(outcome.seconds)}, {outcome.peak_mb:,} MB"
         self.screen.line(f"[{len(self.outcomes)}/{len(self.todo)}] {outcome.slug}: {word} ({cost})")
-        if self.log.broken and not broken:
+        if self.log.broken and not self.warned:
+            self.warned = True
             self.screen.line(f"note: the journal cannot be written ({self.log.broken}); --resume will not know of this")
 
     def _rows(self) -> list[str]:
