@@ -5,7 +5,8 @@ Figures are drawn on a transparent ground in greys that carry in both themes; no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -121,3 +122,23 @@ def bars(ax, heights: Mapping[str, float], *, errors: Mapping[str, float] | None
     if min(heights.values(), default=0) >= 0:
         ax.set_xlim(left=0)
     return ax
+
+
+def explore(draw: Callable, **controls) -> None:
+    """A figure with controls: live sliders in a notebook that somebody uses, one still figure on the page of the book.
+
+    Args:
+        draw: draws and shows one figure; takes the value of each control under its name.
+        controls: ipywidgets controls, such as ``resolution=FloatSlider(1.0, min=0.1, max=3)``. Their first values give
+            the still figure, which is all that is drawn when the book is made (``SCPRIMER_QUIET`` is set).
+    """
+    if os.environ.get("SCPRIMER_QUIET"):
+        draw(**{name: control.value for name, control in controls.items()})
+        return
+    import ipywidgets
+    from IPython.display import display
+
+    for name, control in controls.items():
+        control.description = control.description or name.replace("_", " ")
+        control.style.description_width = "initial"
+    display(ipywidgets.interactive(draw, **controls))
