@@ -75,13 +75,13 @@ def describe_dataset(entry: DataSet, print: Print = print) -> None:
             print(f"  {key:<9} {value}")
 
 
-def pull(names: Sequence[str], *, part: str | None = None, print: Print = print) -> bool:
+def pull(wanted: Sequence[str], *, part: str | None = None, print: Print = print) -> bool:
     """Fetch data sets, going on after one that fails; whether all are here now.
 
     Raises:
         DataError: a name or part is unknown (nothing is fetched then).
     """
-    entries = [describe(name) for name in names]
+    entries = [describe(name) for name in wanted]
     for entry in entries:
         if part is not None:
             entry.check_part(part)
@@ -100,26 +100,24 @@ def pull(names: Sequence[str], *, part: str | None = None, print: Print = print)
     return not failed
 
 
-def verify(names: Sequence[str] = (), *, print: Print = print) -> bool:
+def verify(wanted: Sequence[str] = (), *, print: Print = print) -> bool:
     """Hash every file that is here and compare with the registry; whether all is well.
 
     Args:
-        names: data sets that must be here and right; with none: all, of which those that are not here are passed over.
+        wanted: data sets that must be here and right; with none: all, of which those that are not here are passed over.
         print: where lines go.
     """
-    from scprimer.data.registry import names as all_names
-
     well = True
-    for entry in [describe(name) for name in (names or all_names())]:
+    for entry in [describe(name) for name in (wanted or names())]:
         here = whereabouts(entry)
         bad = damaged(entry)
         for path in bad:
             print(f"{entry.name}: DAMAGED {path}: remove it; `scprimer data pull {entry.name}` fetches it again")
-        if here in ("absent", "partly") and not bad and names:
+        if here in ("absent", "partly") and not bad and wanted:
             print(f"{entry.name}: {here}: `scprimer data pull {entry.name}` fetches it")
         elif not bad and here != "absent":
             print(f"{entry.name}: {'right' if here != 'partly' else 'right as far as it is here'} ({here})")
-        well = well and not bad and not (names and here in ("absent", "partly"))
+        well = well and not bad and not (wanted and here in ("absent", "partly"))
     return well
 
 

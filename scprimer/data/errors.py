@@ -37,6 +37,8 @@ class FormatError(DataError):
 def nearest(what: str, name: str, known: Iterable[str]) -> UnknownData:
     """The error for an unknown ``name`` of kind ``what``, suggesting the nearest of the ``known`` ones."""
     known = sorted(known)
+    if not known:
+        return UnknownData(f"there is no {what} called {name!r}, nor any other: leave it out")
     near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UnknownData(f"there is no {what} called {name!r}: {hint}Known are: {', '.join(known)}")

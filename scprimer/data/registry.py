@@ -87,8 +87,6 @@ class DataSet:
         if part is None:
             return self.parts[0] if self.parts else None
         if part not in self.parts:
-            if not self.parts:
-                raise nearest(f"part of {self.name!r} (it is of one piece: leave `part` out)", part, ())
             raise nearest(f"part of {self.name!r}", part, self.parts)
         return part
 

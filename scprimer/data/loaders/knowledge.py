@@ -71,14 +71,19 @@ def motifs(folder: Path) -> dict[str, dict[str, np.ndarray] | pd.DataFrame]:
     """JASPAR 2022, vertebrates.
 
     Returns:
-        ``matrices``: name -> counts, positions x 4 (A, C, G, T), 838 of them; ``factors``: a table ``motif``, ``factor``, ``evidence``, ``curated``
-        that says which transcription factors bind a motif.
+        ``matrices``: name, such as ``"MA0004.1.Arnt"`` -> counts, positions x 4 (A, C, G, T), 838 of them; ``factors``: a table
+        ``motif``, ``factor``, ``evidence``, ``curated`` that says which transcription factors bind a motif.
     """
-    matrices = read_pfm(folder / "JASPAR2022_vertebrates.pfm")
+    # The file's names say the identifier twice: "MA0004.1_MA0004.1.Arnt".
+    matrices = {
+        name.split("_", 1)[1]: matrix for name, matrix in read_pfm(folder / "JASPAR2022_vertebrates.pfm").items()
+    }
     factors = pd.read_csv(folder / "JASPAR2022_vertebrates.motif2factors.txt", sep="\t", keep_default_na=False)
     factors.columns = [c.lower() for c in factors.columns]
-    if not set(factors["motif"]) <= set(matrices):
-        raise FormatError("the table of factors names motifs that have no matrix")
+    factors["motif"] = factors["motif"].str.split("_", n=1).str[1]
+    factors["factor"] = factors["factor"].str.replace(r"^MA\d+\.\d+\.", "", regex=True)
+    if set(factors["motif"]) != set(matrices):
+        raise FormatError("the table of factors and the matrices do not name the same motifs")
     return {"matrices": matrices, "factors": factors}
 
 

@@ -25,7 +25,7 @@ _WORKSPACES = (b"RDX2\n", b"RDX3\n")  # .rda and .RData open with one of these, 
 _XDR = b"X\n"
 _HEAD = struct.Struct(">ii")  # of a string: flags and length
 _PLAIN = 0x700  # flag bits of attributes, tag and class: strings have none
-_ASCII = CharFlags.ASCII.value
+_KNOWN = CharFlags.ASCII.value | CharFlags.UTF8.value  # encodings that the short way decodes
 
 
 def parse(data: bytes) -> rdata.parser.RData:
@@ -73,11 +73,11 @@ class _Parser(ParserXDR):
             head = self.file.read(_HEAD.size)
             if len(head) == _HEAD.size:
                 flags, length = _HEAD.unpack(head)
-                if flags & 0xFF == RObjectType.CHAR.value and not flags & _PLAIN and length >= 0:
+                if flags & 0xFF == RObjectType.CHAR.value and not flags & _PLAIN and length >= -1:
                     if flags not in self._kinds:
                         self._kinds[flags] = parse_r_object_info(flags)
-                    text = self.file.read(length)
-                    if len(text) < length:
+                    text = None if length < 0 else self.file.read(length)  # -1 stands for a missing string
+                    if text is not None and len(text) < length:
                         raise EOFError("it ends within a string")
                     return RObject(
                         info=self._kinds[flags], value=text, attributes=None, tag=None, referenced_object=None
@@ -87,10 +87,10 @@ class _Parser(ParserXDR):
 
 
 class _Converter(rdata.conversion.SimpleConverter):
-    """rdata's converter with a short way for vectors of ASCII strings without names."""
+    """rdata's converter with a short way for vectors of strings without names."""
 
     def _convert_next(self, obj):
         strings = isinstance(obj, RObject) and obj.info.type is RObjectType.STR and obj.attributes is None
-        if strings and all(o.value is not None and o.info.gp & _ASCII for o in obj.value):
-            return np.array([o.value.decode("ascii") for o in obj.value])
+        if strings and all(o.value is None or o.info.gp & _KNOWN for o in obj.value):
+            return np.array([None if o.value is None else o.value.decode("utf-8") for o in obj.value])
         return super()._convert_next(obj)
