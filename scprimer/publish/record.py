@@ -438,7 +438,7 @@ def faults(notebook: dict, private: list[str]) -> list[str]:
             address = re.search(r"<[^<>\n]* at 0x[0-9a-f]{6,}>", text)
             if address:
                 found.append(f"{where} shows the address of an object, which changes with every run: {address[0]}")
-            path = next((p for p in private if p in text), None)
+            path = next((p for p in private if re.search(re.escape(p) + r"(?![\w.-])", text)), None)
             if path:
                 found.append(f"{where} shows a path of this machine: {path}")
     return found
