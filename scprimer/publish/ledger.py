@@ -38,7 +38,7 @@ COMPARABILITY = {
     "cannot": "cannot be measured here",
     "": "not judged yet",
 }
-FRESHNESS = ("fresh", "aged", "stale", "never run")
+PROFILES = ("smoke", "standard", "full")
 
 
 def chapter_name(slug: str) -> str:
@@ -51,7 +51,7 @@ class Measured:
     """A claim as it was measured in one profile.
 
     Attributes:
-        profile: ``"standard"`` (from the notebook), ``"smoke"`` or ``"full"`` (from ``book/records``).
+        profile: ``"standard"`` (the notebook's own), ``"smoke"`` or ``"full"`` (from ``book/records``).
         values: one number a repeat; several kinds of repeats are never pooled.
         resample: what each repeat drew anew (``"seed"``, ``"cells"``, ``"donors"``, ``"simulation"``), or None.
         baseline: the trivial baseline's value of the same measure, or None.
@@ -90,11 +90,11 @@ class ClaimRow:
         text: the claim in words.
         kind: ``"result"``, ``"reference"``, ``"baseline"``, ``"control"`` or ``"pitfall"``.
         method: id in ``methods.csv``, or None.
-        bound: ``("at_least" | "at_most", number)`` in the profile ``standard``, or None.
+        bound: ``("at_least" | "at_most", number)`` in the notebook's own profile, or None.
         reported: id in ``reported.csv`` of the figure that it re-measures, or None.
         source: key of its source in ``references.bib``, or None.
         state: ``"fresh"``, ``"aged"``, ``"stale"`` or ``"never run"``, that of its chapter.
-        measured: in the profile ``standard``.
+        measured: in the notebook's own profile.
         elsewhere: in the other profiles, as far as there are records.
     """
 
@@ -170,17 +170,26 @@ class Pitfall:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a chapter took, by profile; each value is a stamp (see :mod:`scprimer.publish.stamp`)."""
+    """What a chapter took.
+
+    Attributes:
+        chapter: the chapter.
+        state: one of :data:`scprimer.publish.stamp.STATES`.
+        reasons: why it is in that state, in words.
+        profile: profile of the notebook's own run (``"standard"`` in the repository; an edition may have another).
+        stamps: stamps by profile: the notebook's own, and those of ``book/records``.
+    """
 
     chapter: book.Chapter
     state: str
     reasons: tuple[str, ...]
+    profile: str = "standard"
     stamps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
-    def standard(self) -> Mapping[str, Any]:
-        """The stamp of the recorded run, empty when there is none."""
-        return self.stamps.get("standard", {})
+    def stamp(self) -> Mapping[str, Any]:
+        """The stamp of the notebook's own run, empty when it has none."""
+        return self.stamps.get(self.profile, {})
 
 
 StateOf = Callable[[book.Chapter], tuple[str, Sequence[str]]]
@@ -241,7 +250,9 @@ def record(top: Path, profile: str, slug: str) -> dict | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise book.BookError(f"{path} is not readable ({error}): run the chapter again in the profile {profile}") from None
+        raise book.BookError(
+            f"{path} is not readable ({error}): run the chapter again in the profile {profile}"
+        ) from None
     if not isinstance(found, dict):
         raise book.BookError(f"{path} holds no record: run the chapter again in the profile {profile}")
     return found
@@ -267,24 +278,28 @@ def number(value: Any) -> float | None:
 
 def _cost(chapter: book.Chapter, top: Path, state_of: StateOf) -> Cost:
     state, reasons = state_of(chapter)
-    stamps = {}
-    if chapter.meta.get("stamp"):
-        stamps["standard"] = chapter.meta["stamp"]
-    for profile in ("smoke", "full"):
-        found = record(top, profile, chapter.slug)
-        if found:
-            stamps[profile] = found.get("stamp", found)
-    return Cost(chapter=chapter, state=state, reasons=tuple(reasons), stamps=stamps)
+    own = chapter.meta.get("stamp") or {}
+    profile = str(own.get("profile", "standard"))
+    stamps = {p: found.get("stamp", {}) for p, found in _records(chapter, top, profile).items()}
+    if own:
+        stamps[profile] = own
+    return Cost(chapter=chapter, state=state, reasons=tuple(reasons), profile=profile, stamps=stamps)
+
+
+def _records(chapter: book.Chapter, top: Path, own_profile: str) -> dict[str, dict]:
+    """The chapter's records in other profiles than its notebook's own."""
+    found = {p: record(top, p, chapter.slug) for p in PROFILES if p != own_profile}
+    return {p: entry for p, entry in found.items() if entry}
 
 
 def _claims(cost: Cost, top: Path) -> list[ClaimRow]:
     chapter = cost.chapter
-    others = {p: found for p in ("smoke", "full") if (found := record(top, p, chapter.slug))}
+    others = _records(chapter, top, cost.profile)
     rows = []
     for claim in chapter.meta.get("claims", []):
-        direction, bound = (claim.get("bounds", {}).get("standard") or (None, None))[:2]
+        direction, bound = (claim.get("bounds", {}).get(cost.profile) or (None, None))[:2]
         elsewhere = [
-            _measured(entry, profile, found.get("stamp", found).get("device"))
+            _measured(entry, profile, found.get("stamp", {}))
             for profile, found in others.items()
             for entry in found.get("claims", [])
             if entry.get("id") == claim.get("id")
@@ -300,14 +315,14 @@ def _claims(cost: Cost, top: Path) -> list[ClaimRow]:
                 reported=claim.get("reported"),
                 source=claim.get("source"),
                 state=cost.state,
-                measured=_measured(claim, "standard", cost.standard.get("device")),
+                measured=_measured(claim, cost.profile, cost.stamp),
                 elsewhere=tuple(elsewhere),
             )
         )
     return rows
 
 
-def _measured(claim: Mapping, profile: str, device: str | None) -> Measured:
+def _measured(claim: Mapping, profile: str, stamp: Mapping) -> Measured:
     values = claim.get("values") or []
     return Measured(
         profile=profile,
@@ -315,7 +330,7 @@ def _measured(claim: Mapping, profile: str, device: str | None) -> Measured:
         resample=claim.get("resample"),
         baseline=number(claim.get("baseline")),
         control=number(claim.get("control")),
-        device=device,
+        device=stamp.get("device"),
     )
 
 

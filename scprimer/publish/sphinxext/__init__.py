@@ -20,7 +20,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.math import get_node_equation_number
 
-from scprimer.publish import book, ledger
+from scprimer.publish import book, ledger, stamp
 from scprimer.publish.sphinxext import bookmap, maths, pages, render, view
 
 HERE = Path(__file__).parent
@@ -34,6 +34,7 @@ class Scprimer(SphinxDirective):
 
     required_arguments = 1
     optional_arguments = 1
+    final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
         """The block as raw HTML."""
@@ -47,6 +48,7 @@ class Scprimer(SphinxDirective):
             "cost": lambda: render.cost_box(rows.cost(argument)),
             "beside": lambda: render.beside(argument, rows, self.link),
             "exempt": lambda: render.exempt(chapters[argument]),
+            "path": lambda: render.path([chapters[slug] for slug in argument.split()], self.link),
             "map": lambda: bookmap.bookmap(rows, list(chapters.values()), self.link),
             "methods": lambda: render.methods_table(rows.methods, self.link),
             "claims": lambda: render.claims_table(rows.claims, self.link),
@@ -69,19 +71,9 @@ class Scprimer(SphinxDirective):
 def read_ledger(app: Sphinx) -> None:
     """Read all rows once, before any page."""
     try:
-        app.scprimer_ledger = ledger.read(Path(app.srcdir), _state_of())
+        app.scprimer_ledger = ledger.read(Path(app.srcdir), stamp.judge)
     except book.BookError as error:
         raise ExtensionError(str(error)) from error
-
-
-def _state_of() -> ledger.StateOf:
-    from scprimer.publish import stamp
-
-    def state(chapter: book.Chapter) -> tuple[str, tuple[str, ...]]:
-        found = stamp.state(chapter)
-        return found if isinstance(found, tuple) else (found, ())
-
-    return state
 
 
 def prepare_source(app: Sphinx, docname: str, source: list[str]) -> None:

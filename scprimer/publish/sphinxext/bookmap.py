@@ -32,9 +32,7 @@ def bookmap(book_ledger: ledger.Ledger, chapters: Sequence[book.Chapter], link: 
         parts.setdefault(chapter.part, []).append(chapter)
     written = sum(c.exists for c in chapters)
     working = sum(m.status == "working" for m in book_ledger.methods)
-    words = (
-        f"{written} of {len(chapters)} chapters are written, and {working} of {len(book_ledger.methods)} methods are working."
-    )
+    words = f"{written} of {len(chapters)} chapters are written, and {working} of {len(book_ledger.methods)} methods are working."
     legend = (
         '<p class="scp-legend"><span><i class="scp-key scp-key-written"></i>chapter you can read now</span>'
         '<span><i class="scp-key scp-key-planned"></i>chapter planned</span>'
@@ -69,7 +67,7 @@ def _station(chapter: book.Chapter, methods: list[ledger.MethodRow], x: float, y
     lines = _wrap(ledger.chapter_name(chapter.slug), 12)
     label = "".join(f'<text x="{x:.0f}" y="{y + 23 + 13 * n:.0f}" text-anchor="middle">{escape(t)}</text>' for n, t in enumerate(lines))  # fmt: skip
     dots = _dots(methods, x - _DOT * (min(len(methods), 8) - 1) / 2, y - 15, per_row=8, up=True)
-    return _linked(chapter, f'{_stop(x, y)}{label}{dots}', link)
+    return _linked(chapter, f"{_stop(x, y)}{label}{dots}", link)
 
 
 def _narrow(parts: dict[str, list[book.Chapter]], methods: dict[str, list[ledger.MethodRow]], link: Link) -> str:

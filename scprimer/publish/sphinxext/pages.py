@@ -11,14 +11,24 @@ from urllib.parse import urlencode
 from docutils import nodes
 from sphinx.application import Sphinx
 
+# Pages whose tables need the whole width.
+WIDE = ("book/index", "book/methods", "book/ledger", "book/failures", "book/status")
 HUB_PAGE = "book/how-to-run"
 HUB_ANCHOR = "on-a-jupyterhub"
 _UNUSED_SCRIPTS = ("thebe", "require")
 # Files of the theme that no page of this book asks for: icon fonts, source maps, thebe.
-_UNUSED_FILES = ("vendor/fontawesome", "sphinx-thebe.js", "sphinx-thebe.css", "webpack-macros.html", "sbt-webpack-macros.html")
+_UNUSED_FILES = (
+    "vendor/fontawesome",
+    "sphinx-thebe.js",
+    "sphinx-thebe.css",
+    "webpack-macros.html",
+    "sbt-webpack-macros.html",
+)
 
 
-def context(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+def context(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
     """Adjust what the theme has put together for one page."""
     context["script_files"] = [s for s in context["script_files"] if not _unused(s)]
     context["css_files"] = [c for c in context["css_files"] if "thebe" not in str(getattr(c, "filename", c))]
@@ -28,11 +38,16 @@ def context(app: Sphinx, pagename: str, templatename: str, context: dict[str, An
         _add_hub(app, pagename, context)
     elif "header_buttons" in context:
         context["header_buttons"] = [b for b in context["header_buttons"] if b.get("label") != "download-buttons"]
+    if pagename in WIDE:
+        context["meta"] = dict(context.get("meta") or {}) | {"html_theme.sidebar_secondary.remove": "true"}
     context["metatags"] = context.get("metatags", "") + _previews(app, pagename, context, doctree)
 
 
 def _unused(script: Any) -> bool:
-    name, body = str(getattr(script, "filename", script) or ""), str(getattr(script, "attributes", {}).get("body") or "")
+    name, body = (
+        str(getattr(script, "filename", script) or ""),
+        str(getattr(script, "attributes", {}).get("body") or ""),
+    )
     return any(word in name for word in _UNUSED_SCRIPTS) or "THEBE_JS_URL" in body or "thebe_selector" in body
 
 

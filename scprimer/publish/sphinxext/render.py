@@ -6,6 +6,7 @@ HTML. Tables are whole without a script; ``scprimer.js`` adds sorting and filter
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -68,6 +69,11 @@ def spread(measured: ledger.Measured) -> str:
     )
 
 
+def prose(text: str) -> str:
+    """Words from a table as HTML: escaped, with `code` between backticks."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def minutes(seconds: float | None) -> str:
     """A duration in the unit that one would say it in."""
     if seconds is None:
@@ -94,12 +100,13 @@ def day(text: object) -> str:
 
 
 def device(stamp: Mapping) -> str:
-    """Where a run took place, in words."""
+    """Where a run took place, in words, as HTML."""
     name = str(stamp.get("device") or "cpu")
+    words = [str(stamp["hardware"])] if stamp.get("hardware") else ["CPU" if name == "cpu" else name]
     threads = stamp.get("threads")
-    if name != "cpu":
-        return escape(name)
-    return "CPU" + (f", {escape(str(threads))} thread{'s' if threads != 1 else ''}" if threads else "")
+    if threads and name == "cpu":
+        words.append(f"{threads} thread{'s' if threads != 1 else ''}")
+    return escape(", ".join(words))
 
 
 def _minus(text: str) -> str:
@@ -132,7 +139,9 @@ class Row:
     id: str = ""
 
 
-def table(columns: Sequence[Column], rows: Iterable[Row], *, name: str, label: str, empty: str, sortable: bool = True) -> str:
+def table(
+    columns: Sequence[Column], rows: Iterable[Row], *, name: str, label: str, empty: str, sortable: bool = True
+) -> str:
     """A table in its own scrolling box; on a phone each row becomes a card.
 
     Args:
@@ -164,7 +173,9 @@ def _row(columns: Sequence[Column], row: Row) -> str:
         tag = "th" if i == 0 else "td"
         scope = ' scope="row"' if i == 0 else ""
         value = "" if cell.value is None else f' data-value="{escape(str(cell.value))}"'
-        cells.append(f'<{tag}{scope}{_classes(column)} data-label="{escape(column.heading)}"{value}>{cell.html}</{tag}>')
+        cells.append(
+            f'<{tag}{scope}{_classes(column)} data-label="{escape(column.heading)}"{value}>{cell.html}</{tag}>'
+        )
     name = f' id="{escape(row.id)}"' if row.id else ""
     return f"<tr{name}>{''.join(cells)}</tr>"
 
@@ -195,7 +206,7 @@ def _bound(bound: tuple[str, float] | None) -> str:
 # ---- what the pages show ----------------------------------------------------------------------------------------------------
 def cost_box(cost: ledger.Cost) -> str:
     """The box under a chapter's title: minutes, memory, GPU, megabytes, last verified."""
-    stamp = cost.standard
+    stamp = cost.stamp
     if not stamp:
         return (
             '<aside class="scp-cost" aria-label="What this chapter costs"><p>Not measured yet: this chapter has no recorded '
@@ -204,14 +215,16 @@ def cost_box(cost: ledger.Cost) -> str:
     number = ledger.number
     times = [
         f"<li><b>{minutes(number(cost.stamps[p].get('seconds')))}</b> {p}{_on(cost.stamps[p]) if p == 'full' else ''}</li>"
-        for p in ("smoke", "standard", "full")
+        for p in ledger.PROFILES
         if p in cost.stamps
     ]
     gpu = "used" if str(stamp.get("device", "cpu")) not in ("cpu", "None") else "not needed"
     if gpu == "not needed" and str(cost.stamps.get("full", {}).get("device") or "cpu") != "cpu":
         gpu = "only for the profile full"
     megabytes = number(stamp.get("downloaded_mb"))
-    versions = "".join(f"<li>{escape(str(k))} {escape(str(v))}</li>" for k, v in sorted(stamp.get("versions", {}).items()))
+    versions = "".join(
+        f"<li>{escape(str(k))} {escape(str(v))}</li>" for k, v in sorted(stamp.get("versions", {}).items())
+    )
     entries = [
         ("Time", f'<ul class="scp-inline">{"".join(times)}</ul>'),
         ("Peak memory", memory(number(stamp.get("peak_mb")))),
@@ -235,7 +248,7 @@ def cost_box(cost: ledger.Cost) -> str:
 
 
 def _on(stamp: Mapping) -> str:
-    name = stamp.get("device_name") or stamp.get("device")
+    name = stamp.get("hardware") or stamp.get("device")
     return f" on {escape(str(name))}" if name else ""
 
 
@@ -258,7 +271,9 @@ def exempt(chapter: book.Chapter) -> str:
         for name, reason in reasons.items()
         if not str(name).startswith("reported:")
     )
-    return f'<div class="scp-exempt"><p>What this chapter leaves out, and why:</p><ul>{items}</ul></div>' if items else ""
+    return (
+        f'<div class="scp-exempt"><p>What this chapter leaves out, and why:</p><ul>{items}</ul></div>' if items else ""
+    )
 
 
 def claims_table(claims: Sequence[ledger.ClaimRow], link: Link) -> str:
@@ -304,7 +319,12 @@ def _beside_mark(claim: ledger.ClaimRow, link: Link) -> str:
 
 
 def reported_table(
-    rows: Sequence[ledger.ReportedRow], link: Link, *, name: str = "literature", chapters: bool = True, sortable: bool = True
+    rows: Sequence[ledger.ReportedRow],
+    link: Link,
+    *,
+    name: str = "literature",
+    chapters: bool = True,
+    sortable: bool = True,
 ) -> str:
     """Figures of the literature with ours beside them. No verdict: where settings differ, the remark says how."""
     columns = [Column("What was reported")]
@@ -328,7 +348,7 @@ def reported_table(
             Cell(_reported_value(r.row["reported"]) + note, r.row["reported"]),
             Cell(_ours(r, link), _sort(r.ours[0].measured.mean if r.ours else None)),
             Cell(_badge(r.comparability or "open", words), words),
-            Cell(escape(str(remark)) if remark else figure(None)),
+            Cell(prose(str(remark)) if remark else figure(None)),
         ]
         # The row has its anchor in the ledger alone: an id stands once in a page, and links point there.
         out.append(Row(cells, id=anchor("reported-" + r.row["id"]) if chapters else ""))
@@ -361,11 +381,19 @@ def _sort(value: float | None) -> str | float:
     return "" if value is None else value
 
 
+def path(chapters: Sequence[book.Chapter], link: Link) -> str:
+    """A way through the book: chapters in an order, those that are written as links."""
+    steps = "".join(
+        f'<li class="{"scp-written" if c.exists else "scp-planned"}">{_chapter_link(c, link)}</li>' for c in chapters
+    )
+    return f'<ol class="scp-path">{steps}</ol>'
+
+
 def methods_table(methods: Sequence[ledger.MethodRow], link: Link) -> str:
     """Every method that the book walks through, with its honest status."""
     columns = [
         Column("Method"), Column("Family", filtered=True), Column("Chapter", filtered=True), Column("How it is built"),
-        Column("Status", filtered=True), Column("What the chapter must show, and what it measured"),
+        Column("Status", filtered=True), Column("Must show, and measured"),
     ]  # fmt: skip
     rows = []
     for m in methods:
@@ -373,14 +401,14 @@ def methods_table(methods: Sequence[ledger.MethodRow], link: Link) -> str:
             f'<li><a href="{escape(link("book/ledger", anchor(c.anchor)))}">{escape(c.text)}</a>: {spread(c.measured)}</li>'
             for c in m.claims
         )
-        show = f"<p>{escape(m.row['show'])}</p>" + (f"<ul>{found}</ul>" if found else "")
+        show = f"<p>{prose(m.row['show'])}</p>" + (f"<ul>{found}</ul>" if found else "")
         rows.append(
             Row(
                 [
                     Cell(escape(m.row["method"])),
                     Cell(escape(m.row["family"])),
                     Cell(_chapter_link(m.chapter, link), ledger.chapter_name(m.chapter.slug)),
-                    Cell(escape(m.row["how"])),
+                    Cell(prose(m.row["how"])),
                     Cell(_badge(m.status, STATUS_WORDS[m.status]), STATUS_WORDS[m.status]),
                     Cell(show),
                 ],
@@ -422,7 +450,7 @@ def status_table(costs: Sequence[ledger.Cost], link: Link) -> str:
     ]  # fmt: skip
     rows = []
     for cost in costs:
-        stamp, number = cost.standard, ledger.number
+        stamp, number = cost.stamp, ledger.number
         seconds = {p: number(cost.stamps.get(p, {}).get("seconds")) for p in ("standard", "smoke", "full")}
         peak, mb = number(stamp.get("peak_mb")), number(stamp.get("downloaded_mb"))
         reasons = "; ".join(str(r) for r in cost.reasons)
@@ -450,8 +478,16 @@ def status_table(costs: Sequence[ledger.Cost], link: Link) -> str:
                 ]
             )
         )
-    total = sum(ledger.number(c.standard.get("seconds")) or 0 for c in costs)
-    tally = f'<p class="scp-tally">All written chapters together: {minutes(total)} in the profile standard.</p>' if total else ""
+    total = sum(ledger.number(c.stamp.get("seconds")) or 0 for c in costs)
+    tally = (
+        f'<p class="scp-tally">All written chapters together: {minutes(total)} at the size of this edition.</p>'
+        if total
+        else ""
+    )
     return tally + table(
-        columns, rows, name="status", label="Time, memory and freshness of every chapter", empty="No chapter is written yet."
+        columns,
+        rows,
+        name="status",
+        label="Time, memory and freshness of every chapter",
+        empty="No chapter is written yet.",
     )

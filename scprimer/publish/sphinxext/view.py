@@ -19,6 +19,8 @@ from scprimer.publish.sphinxext import stills
 _HIDDEN = "remove-cell"
 _SOLUTION_PROMPTS = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide the solution"}
 _PARAMETER_PROMPTS = {"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
+# Take-aways link to the section that they come from by its tag: [Build it](#build).
+_SECTION_LINK = re.compile(rf"\]\(#({'|'.join(book.ANATOMY)})\)")
 _GLUED = "application/papermill.record/"
 
 
@@ -36,8 +38,10 @@ def page(notebook: dict, slug: str, claim_ids: Iterable[str] = (), *, literature
         if cell["cell_type"] == "code":
             _fold(cell)
             cell["outputs"] = stills.outputs(cell.get("outputs", []), notebook["metadata"])
+        else:
+            cell["source"] = _SECTION_LINK.sub(rf"](#{slug}-\1)", book.source(cell))
     cells: list[dict] = []
-    waiting = set(claim_ids)
+    waiting, labelled = set(claim_ids), set()
     anatomy = None
     for i, cell in enumerate(shown["cells"]):
         opens = next((tag for tag in book.tags(cell) if tag in book.ANATOMY), None)
@@ -45,10 +49,15 @@ def page(notebook: dict, slug: str, claim_ids: Iterable[str] = (), *, literature
             cells += _after_claims(slug, literature)
             anatomy = None
         anatomy = opens or anatomy
+        if opens and opens not in labelled:
+            labelled.add(opens)
+            cell["source"] = f"({slug}-{opens})=\n{book.source(cell)}"
         cells += [directive("anchor", name) for name in _anchors(cell, slug, waiting)]
         if opens == "claims":
             # What could not be found where it was measured (a claim of a run without outputs) is found at least here.
-            cells += [directive("anchor", f"claim-{slug}-{name}") for name in sorted(_left(shown["cells"][i:], waiting))]
+            cells += [
+                directive("anchor", f"claim-{slug}-{name}") for name in sorted(_left(shown["cells"][i:], waiting))
+            ]
         cells.append(cell)
         if i == 0:
             cells.append(directive("cost", slug))
