@@ -201,12 +201,20 @@ class Tree:
                     process.kill()
 
     def _collect(self) -> None:
-        for process in [self._root, *list(self._seen.values())]:
-            try:
-                children = process.children(recursive=True)
-            except self._psutil.Error:
-                continue
-            self._seen.update({child.pid: child for child in children if child.pid not in self._seen})
+        """Note the processes below the root, and below those that once were (orphans of a dead kernel)."""
+        below = self._below(self._root)
+        known = {child.pid for child in below}
+        for orphan in [p for pid, p in self._seen.items() if pid not in known and p.is_running()]:
+            below += self._below(orphan)
+        for child in below:
+            self._seen.setdefault(child.pid, child)
+        self._seen = {pid: p for pid, p in self._seen.items() if pid in known or p.is_running()}
+
+    def _below(self, process) -> list:
+        try:
+            return process.children(recursive=True)
+        except self._psutil.Error:
+            return []
 
 
 def _high_water(pid: int) -> int:
@@ -284,7 +292,9 @@ def _read_json(path: Path) -> dict | None:
 def main(folder: Path) -> int:
     """Execute ``in.ipynb`` of the folder with papermill; leave ``out.ipynb`` and ``outcome.json`` in it."""
     _die_with_parent(folder)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker that ignores it would hand that on to the kernel
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a worker that ignores it would hand that on to the kernel
     from scprimer.run import environment
 
     outcome = {"failure": None, "environment": environment() | {"hardware": hardware()}}

@@ -212,11 +212,11 @@ def edition(chapter: book.Chapter, result: dict, changed: bool) -> dict:
     return notebook
 
 
-def smoke_record(chapter: book.Chapter, results: list[dict], seeds: list[int]) -> dict:
+def smoke_record(chapter: book.Chapter, results: list[dict], seeds: list[int], data: dict) -> dict:
     """The spreads over the smoke repeats, as ``book/records/smoke/<chapter>.json`` keeps them.
 
     Each claim's ``values`` are the means of the single repeats; what differs between these is the seed and with it the
-    simulated data (``resample`` is ``"simulation"``).
+    simulated data (``resample`` is ``"simulation"``). ``data`` has the names of the data sets that the stand-ins stood for.
     """
     claims = []
     for same in zip(*(r["record"]["claims"] for r in results)):
@@ -237,7 +237,7 @@ def smoke_record(chapter: book.Chapter, results: list[dict], seeds: list[int]) -
     seconds = [round(r["seconds"], 1) for r in results]
     whole = stamp.make(chapter, results[0])
     whole |= {"seed": seeds, "seconds": round(sum(seconds) / len(seconds), 1)}
-    whole |= {"peak_mb": max(r["peak_mb"] for r in results)}
+    whole |= {"peak_mb": max(r["peak_mb"] for r in results), "surroundings": stamp.surroundings(chapter, data)}
     return {"chapter": chapter.slug, "profile": "smoke", "seconds": seconds, "stamp": whole, "claims": claims}
 
 

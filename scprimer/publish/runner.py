@@ -525,8 +525,9 @@ class _Session:
             if reasons:
                 raise record.Refused(reasons)
             said.append(record.write_back(chapter, result, self.request.force))
-            smoke = self.smoke[work.slug]
-            record.keep(self.top, record.smoke_record(chapter, [smoke[s] for s in sorted(smoke)], sorted(smoke)))
+            seeds = sorted(self.smoke[work.slug])
+            repeats = [self.smoke[work.slug][s] for s in seeds]
+            record.keep(self.top, record.smoke_record(chapter, repeats, seeds, result["record"]["data"]))
         if self.request.keep_record:
             kept = record.keep(self.top, record.full_record(chapter, result))
             said.append(f"book/records/{work.profile}/{work.slug}.json {'written' if kept else 'stands'}")

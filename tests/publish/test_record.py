@@ -364,7 +364,7 @@ def test_what_a_book_must_not_hold_is_refused_and_nothing_written(chapter, text)
 
 def test_smoke_records_are_kept_once(chapter, tmp_path):
     results = [result_of(chapter, values=[v, v]) for v in (0.78, 0.79, 0.80, 0.81, 0.82)]
-    made = record.smoke_record(chapter, results, [0, 1, 2, 3, 4])
+    made = record.smoke_record(chapter, results, [0, 1, 2, 3, 4], {})
     assert record.keep(tmp_path, made)
     path = tmp_path / "book" / "records" / "smoke" / "qc.json"
     kept = json.loads(path.read_text())
@@ -411,3 +411,17 @@ def test_recording_a_chapter_for_real(tmp_path):
     kept = json.loads(after["book/records/smoke/qc.json"])
     assert kept["stamp"]["seed"] == [0, 1, 2, 3, 4]
     assert len(set(kept["claims"][0]["values"])) == 5  # five seeds, five results
+
+
+def test_a_run_at_full_is_kept_beside_the_notebooks(tmp_path):
+    top = minibook.make(tmp_path, qc=[minibook.start("qc"), minibook.CLAIM, minibook.REPORT])
+    before = minibook.snapshot(top)
+    done = minibook.command(top, "run", "qc", "--profile", "full", "--keep-record")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "book/records/full/qc.json written" in done.stdout
+    after = minibook.snapshot(top)
+    assert {n for n in after if after[n] != before.get(n)} == {"book/records/full/qc.json"}
+    kept = json.loads(after["book/records/full/qc.json"])
+    assert kept["stamp"]["profile"] == "full"
+    assert len(kept["claims"][0]["values"]) == 3
+    assert stamp.judge(book.find("qc", top), kept["stamp"]).state == "fresh"

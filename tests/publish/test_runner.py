@@ -67,11 +67,11 @@ def test_a_chapter_over_its_time_limit_is_stopped_with_all_its_processes(tmp_pat
         "import subprocess, os, time\nchild = subprocess.Popen(['sleep', '60'])\n"
         f"open({str(note)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\ntime.sleep(60)"
     )
-    result = job.run_job(JOB | {"notebook": json.dumps(minibook.notebook("x = 1", code)), "time_limit": 3.5})
+    result = job.run_job(JOB | {"notebook": json.dumps(minibook.notebook("x = 1", code)), "time_limit": 6.5})
     assert result["failure"]["kind"] == "time"
-    assert "3.5 s" in result["failure"]["words"]
+    assert "6.5 s" in result["failure"]["words"]
     assert result["failure"]["cell"]["id"] == "c1"
-    assert result["seconds"] < 10
+    assert result["seconds"] < 15
     for pid in map(int, note.read_text().split()):
         wait_for(lambda pid=pid: not alive(pid), 5)
 
@@ -205,12 +205,12 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_under_the_edition(tmp_path, small_disk):
-    top = minibook.make(tmp_path / "book", anndata=["print('small')"], qc=[BIG], normalisation=["print('small')"])
+    top = minibook.make(tmp_path / "book", qc=[BIG], normalisation=["print('small')"])
     done = minibook.command(top, "run", "--all", "--profile", "smoke", "--out", str(small_disk / "out"))
     assert done.returncode == 1
     assert "it ran, but could not be written: No space left on device" in done.stdout
     files = sorted(p.name for p in (small_disk / "out").rglob("*") if p.is_file())
-    assert files == ["anndata.ipynb", "normalisation.ipynb"]  # whole, and nothing half-written beside them
+    assert files == ["normalisation.ipynb"]  # whole, and nothing half-written beside them
     for path in (small_disk / "out").rglob("*.ipynb"):
         assert "small" in text_of(path)
 
@@ -231,9 +231,8 @@ def test_a_full_disk_under_the_execution(small_disk, monkeypatch):
 
 
 def test_a_quota_under_the_clone_leaves_the_notebook_whole(tmp_path):
-    """No file may grow beyond 300 kB, as under a quota: the chapter that needs more fails, the others are recorded."""
-    cells = [minibook.start("qc"), minibook.CLAIM, BIG, minibook.REPORT]
-    top = minibook.make(tmp_path / "book", qc=cells, anndata=["print('well')"])
+    """No file may grow beyond 300 kB, as under a quota: the chapter that needs more fails, the other is done."""
+    top = minibook.make(tmp_path / "book", qc=[BIG], anndata=["print('well')"])
     before = minibook.snapshot(top)
 
     def limit():
