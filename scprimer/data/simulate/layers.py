@@ -94,12 +94,12 @@ def add_doublets(adata: ad.AnnData, rate: float = 0.05, *, capture: float = 1.0,
 
 
 def add_jackpots(
-    adata: ad.AnnData, per_cell: float = 1.0, *, size: tuple[float, float] = (15, 0.7), seed: int = 0
+    adata: ad.AnnData, per_cell: float = 3.0, *, size: tuple[float, float] = (20, 0.6), seed: int = 0
 ) -> ad.AnnData:
     """Blow up single entries: a molecule whose identifier was misread many times counts as many.
 
-    A gene then has tens of counts in one cell and hardly any elsewhere. Early 10x data are full of it (``pbmc3k`` has about
-    one a cell): it is what outlier-robust selection of variable genes is for.
+    A gene then has tens of counts in one cell and hardly any elsewhere. Early 10x data are full of it (the
+    defaults are about the rate and size of ``pbmc3k``): it is what outlier-robust selection of variable genes is for.
 
     Args:
         adata: raw counts in ``X``.

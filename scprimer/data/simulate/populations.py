@@ -33,7 +33,7 @@ def profiles(
     type_noise: float = 0.0,
     family_noise: float = 0.0,
     housekeeping: tuple[float, float] = (0.012, 0.5),
-    log_sd: float = 1.6,
+    log_sd: float = 1.7,
     mito: bool = True,
     gene_names: Sequence[str] | None = None,
     seed: int = 0,

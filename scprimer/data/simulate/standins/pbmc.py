@@ -25,7 +25,7 @@ def pbmc3k(
 ) -> ad.AnnData:
     """Nine cell types with canonical markers; about 3 % doublets, 3 % ambient RNA, 3 % damaged cells.
 
-    ``jackpots``: entries blown up a cell (see :func:`add_jackpots`). With ``n_cells=2700, n_genes=13_714, jackpots=1`` the stand-in
+    ``jackpots``: entries blown up a cell (see :func:`add_jackpots`). With ``n_cells=2700, n_genes=13_714, jackpots=3`` the stand-in
     has the size and about the statistics of the data set, for :func:`draw_realism`.
 
     As in the data set, cells that the tutorial's filter would remove carry no label: here the damaged ones.
