@@ -153,7 +153,7 @@ def fit(
     data = to_device(data, device)
     rows = torch.arange(_rows(data, "data"), device=device)
     held_data, held_rows = data, None
-    if isinstance(validation, float):
+    if isinstance(validation, int | float):
         rows, held_rows = _split(rows, validation, seed)
     elif validation is not None:
         held_data = to_device(validation, device)
@@ -176,8 +176,9 @@ def fit(
             return _as_dict(loss(model, batch, epoch))
 
     def step(batch: Batch, epoch: float) -> dict[str, torch.Tensor]:
-        for group in optimiser.param_groups:
-            group["lr"] = group["initial_lr"] * (1.0 if schedule is None else schedule(epoch / epochs))
+        if schedule is not None:
+            for group in optimiser.param_groups:
+                group["lr"] = group["initial_lr"] * schedule(epoch / epochs)
         optimiser.zero_grad(set_to_none=True)
         result = compute(batch, epoch)
         _check_differentiable(result["loss"])

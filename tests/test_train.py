@@ -566,6 +566,7 @@ def test_a_nan_epoch_is_not_saved(tmp_path, monkeypatch):
         ({"epochs": 0}, "at least 1"),
         ({"patience": 3}, "patience watches the validation loss"),
         ({"patience": 0, "validation": 0.1}, "at least 1 epoch"),
+        ({"validation": 1}, "use a share such as 0.1"),
         ({"validation": 1.5}, "use a share such as 0.1"),
         ({"validation": 0.0001}, "leaves none on one side"),
         ({"validation": {"x": np.empty((0, 3)), "y": np.empty(0)}}, "validation data is empty"),
