@@ -129,7 +129,7 @@ def larry(folder: Path) -> ad.AnnData:
         raise FormatError("the clone matrix and the clone table disagree")
     obs = pd.DataFrame(
         {
-            "time": held.obs["time_info"].astype(int),
+            "time": held.obs["time_info"].astype(int).to_numpy(),
             "cell_type": build.categorical(held.obs["state_info"]),
             "clone": build.categorical(clone),
         },

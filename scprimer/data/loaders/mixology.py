@@ -105,6 +105,7 @@ def _technology(part: str) -> str:
 def _join(plates: list[ad.AnnData]) -> ad.AnnData:
     """The plates below each other, on the genes that all of them list: a gene that a file lacks was not measured as zero."""
     joined = ad.concat(plates, join="inner", merge="same")
+    joined.X.sort_indices()
     for column in plates[0].obs.select_dtypes("category"):
         joined.obs[column] = build.categorical(joined.obs[column])
     return joined

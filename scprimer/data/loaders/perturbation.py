@@ -99,7 +99,8 @@ def hap1_screen(folder: Path) -> dict[str, pd.DataFrame | list[str]]:
 
     Returns:
         ``counts``: a table with one row a guide (71,090): ``sequence``, ``gene``, ``T0``, ``T18A``, ``T18B``, ``T18C``;
-        ``essential`` (684 genes) and ``nonessential`` (927): the lists of known truth; not all of them are in the library.
+        ``essential`` (684 genes) and ``nonessential`` (927, SLC34A1 among them twice): the lists of known truth; 646 and 797 of
+        these genes are in the library.
     """
     table = pd.read_csv(folder / "reads_hap1.txt", sep="\t")
     table.columns = ["sequence", "gene", *(c.removeprefix("HAP1_") for c in table.columns[2:])]
