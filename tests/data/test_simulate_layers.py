@@ -57,6 +57,8 @@ def test_damaged_cells_lose_the_stated_share_and_keep_mitochondrial_molecules(ce
     lost = out.obs.loc[hurt, "damage_loss"].to_numpy()
     assert lost.min() >= loss[0]
     assert lost.max() <= loss[1]
+    width = (loss[1] - loss[0]) / np.sqrt(12)  # uniform between the two
+    assert lost.mean() == pytest.approx(np.mean(loss), abs=4 * width / np.sqrt(len(lost)) + 1e-9)
     z = (after - before * (1 - lost)) / np.sqrt(before * lost * (1 - lost))
     assert abs(z.mean()) < 4 / np.sqrt(len(z))
     assert z.std() == pytest.approx(1, abs=4 / np.sqrt(2 * len(z)))
