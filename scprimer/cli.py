@@ -6,10 +6,12 @@ Exit codes: 0 all well; 1 something in the book failed (a chapter, a check); 2 a
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from scprimer import __version__
@@ -40,9 +42,15 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("scprimer: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `scprimer list | head`
+    except BrokenPipeError:  # `scprimer list | head`: end quietly, as other commands do
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or tempfile.gettempdir()
+        print(f"scprimer: no space left on the disk of {where}: free some, or set TMPDIR to another", file=sys.stderr)
+        return 1
 
 
 def parser(argv: list[str]) -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from scprimer.publish import book, job, journal, record, stamp
@@ -118,6 +119,7 @@ def run(
     top = top or book.root()
     screen = screen or Screen()
     chapters = check(request, top)
+    _check_tools()
     folder = journal.folder_of(top)
     prints = {slug: _fingerprint(request, chapter) for slug, chapter in chapters.items()}
     done = _done_before(request, folder, prints) if resume else {}
@@ -183,6 +185,13 @@ def check(request: Request, top: Path) -> dict[str, book.Chapter]:
                 'sense, the notebook\'s metadata says why in not_applicable["seed"]'
             )
     return chapters
+
+
+def _check_tools() -> None:
+    """The packages that running needs; an environment that only renders the book has none of them."""
+    missing = [name for name in ("distributed", "ipykernel", "nbclient", "papermill", "psutil") if not find_spec(name)]
+    if missing:
+        raise book.BookError(f"running chapters needs {', '.join(missing)}: pip install 'scprimer[run]'")
 
 
 def parameters(chapter: book.Chapter) -> dict:

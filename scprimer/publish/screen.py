@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 from typing import TextIO
 
 
@@ -14,21 +15,24 @@ class Screen:
         self.stream = stream or sys.stdout
         self.live = self.stream.isatty() if live is None else live
         self._shown: list[str] = []
+        self._lock = threading.Lock()  # events of the workers come in a thread of their own
 
     def line(self, text: str = "") -> None:
         """Print something that stays."""
-        rows = self._shown
-        self._clear()
-        self.stream.write(text + "\n")
-        self._draw(rows)
-        self.stream.flush()
+        with self._lock:
+            rows = self._shown
+            self._clear()
+            self.stream.write(text + "\n")
+            self._draw(rows)
+            self.stream.flush()
 
     def table(self, rows: list[str]) -> None:
         """Replace the live rows; nothing happens away from a terminal."""
-        if self.live and rows != self._shown:
-            self._clear()
-            self._draw(rows)
-            self.stream.flush()
+        with self._lock:
+            if self.live and rows != self._shown:
+                self._clear()
+                self._draw(rows)
+                self.stream.flush()
 
     def _clear(self) -> None:
         if self._shown:

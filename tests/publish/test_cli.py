@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import time
@@ -113,6 +114,23 @@ def test_errors_are_one_message_without_traceback(clone, capsys, arguments, word
     assert words in err
     assert err.startswith("scprimer: ")
     assert "Traceback" not in err + out
+
+
+def test_without_the_tools_to_run(clone, capsys, monkeypatch):
+    monkeypatch.setattr("scprimer.publish.runner.find_spec", lambda name: None if name == "papermill" else name)
+    code, _, err = run(capsys, "run", "qc")
+    assert code == 2
+    assert "running chapters needs papermill: pip install 'scprimer[run]'" in err
+
+
+def test_a_full_disk_is_said_in_words(clone, capsys, monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere/file")
+
+    monkeypatch.setattr("scprimer.publish.template.new", full)
+    code, _, err = run(capsys, "new", "anndata")
+    assert code == 1
+    assert "no space left on the disk of /somewhere/file" in err
 
 
 def test_outside_a_clone(tmp_path, monkeypatch, capsys):
