@@ -108,19 +108,12 @@ def _render(source: Path, out: Path, strict: bool) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     # A folder of its own for each build: an incremental one would keep pages of what has changed elsewhere.
     with tempfile.TemporaryDirectory(prefix=".building-", dir=out) as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "jupyter_book",
-            "build",
-            str(source),
-            "--path-output",
-            folder,
-            "-n",
-            "--keep-going",
-        ]
-        done = subprocess.run(command + (["-W"] if strict else []), check=False)
+        tool = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # it has no __main__
+        options = ["--path-output", folder, "-n", "--keep-going", "-q"] + (["-W"] if strict else [])
+        # Warnings go to standard error as they come; the rest names folders that are gone when one reads it.
+        done = subprocess.run([*tool, "build", str(source), *options], stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode != 0:
+            print(done.stdout[-4000:], file=sys.stderr)
             raise book.BookError(
                 "the book was not built: jupyter-book's warnings and errors stand above"
                 + ("; warnings are errors here" if strict else "")

@@ -50,9 +50,12 @@ def mathml(latex: str, *, block: bool = False) -> str:
         block: a displayed equation (on its own line, with large operators).
 
     Raises:
-        MathError: a command or an environment that is not known; the message names it.
+        MathError: a command or an environment that is not known (the message names it), or braces that do not match.
     """
-    element = tex2mathml(prepare(latex), as_block=block)
+    bare = re.sub(r"\\.", "", latex)
+    if bare.count("{") != bare.count("}"):
+        raise MathError("Braces do not match.")
+    element = tex2mathml(prepare(latex), as_block=block).replace("&ApplyFunction;", "\u2061")
     left = re.search(r"\\[A-Za-z]+", re.sub(r"<[^>]*>", "", element))
     if left:
         raise MathError(f'Unknown LaTeX command "{left[0]}".')

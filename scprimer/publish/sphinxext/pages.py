@@ -33,6 +33,8 @@ def context(
     context["script_files"] = [s for s in context["script_files"] if not _unused(s)]
     context["css_files"] = [c for c in context["css_files"] if "thebe" not in str(getattr(c, "filename", c))]
     context["use_thebe"] = False
+    if "pagetitle" in context:
+        context["pagetitle"] = escape(context["pagetitle"])  # the theme puts it into the page as it is
     is_chapter = pagename.startswith("notebooks/")
     if is_chapter:
         _add_hub(app, pagename, context)

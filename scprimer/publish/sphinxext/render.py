@@ -122,6 +122,11 @@ class Column:
     numeric: bool = False
     filtered: bool = False
 
+    @property
+    def mark(self) -> str:
+        """What tells ``scprimer.js`` to offer a filter."""
+        return ' data-filter=""' if self.filtered else ""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -155,10 +160,8 @@ def table(
     body = "".join(_row(columns, row) for row in rows)
     if not body:
         return f'<p class="scp-empty">{escape(empty)}</p>'
-    head = "".join(
-        f'<th scope="col"{_classes(c)}{" data-filter" if c.filtered else ""}>{escape(c.heading)}</th>' for c in columns
-    )
-    mark = " data-sortable" if sortable else ""
+    head = "".join(f'<th scope="col"{_classes(c)}{c.mark}>{escape(c.heading)}</th>' for c in columns)
+    mark = ' data-sortable=""' if sortable else ""
     return (
         f'<div class="scp-box" role="region" tabindex="0" aria-label="{escape(label)}">'
         f'<table class="scp-table" id="{escape(name)}"{mark}>'
