@@ -54,8 +54,13 @@ def convert(parsed: rdata.parser.RData) -> Any:
     return _Converter({**rdata.conversion.DEFAULT_CLASS_MAP, "factor": _factor}).convert(parsed)
 
 
-def _factor(codes: np.ndarray, attributes: dict) -> pd.Categorical | pd.Series:
-    plain = rdata.conversion.DEFAULT_CLASS_MAP["factor"](codes, attributes)
+def _factor(codes: Any, attributes: dict) -> pd.Categorical | pd.Series:
+    values = getattr(codes, "values", codes)  # rdata gives xarray where elements have names
+    if np.ma.isMaskedArray(values):
+        values = values.filled(0)
+    # A missing label is masked, or NaN where xarray had to hold it; code 0 and below are missing too.
+    whole = np.where(np.isnan(values.astype(float)), 0, values).astype(int)
+    plain = pd.Categorical.from_codes(np.maximum(whole, 0) - 1, [str(v) for v in attributes["levels"]])
     names = attributes.get("names")
     return plain if names is None else pd.Series(plain, index=[str(n) for n in names])
 

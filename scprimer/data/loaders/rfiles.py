@@ -6,8 +6,10 @@ S4 objects into namespaces with one attribute a slot. Here are the few things on
 
 from __future__ import annotations
 
+import lzma
 import struct
 import warnings
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,12 @@ import scipy.sparse as sp
 
 from scprimer.data.errors import FormatError
 from scprimer.data.loaders import quick
+
+# What decompression, rdata's parser and its converter raise on bytes that make no sense.
+_UNREADABLE = (
+    EOFError, OSError, ValueError, TypeError, IndexError, KeyError, AssertionError, NotImplementedError,
+    lzma.LZMAError, zlib.error, struct.error,
+)  # fmt: skip
 
 
 def read_r(path: Path) -> Any:
@@ -32,7 +40,7 @@ def read_r(path: Path) -> Any:
         warnings.simplefilter("ignore")
         try:
             return quick.convert(quick.parse(path.read_bytes()))
-        except (EOFError, ValueError, AssertionError, NotImplementedError, OSError, struct.error) as error:
+        except _UNREADABLE as error:
             raise FormatError(f"{path.name} cannot be read as an R file ({error}): fetch it again") from error
 
 
@@ -105,7 +113,7 @@ def dframe(obj: Any) -> pd.DataFrame:
     """Bioconductor's ``DFrame`` (``DataFrame`` in older files) as a plain data frame."""
     columns = {str(k): getattr(v, "values", v) for k, v in dict(obj.listData).items()}
     table = pd.DataFrame({k: v for k, v in columns.items() if not isinstance(v, SimpleNamespace)})
-    if not isinstance(obj.rownames, str):  # R's NULL comes as the string "NULL"
+    if obj.rownames is not None and not isinstance(obj.rownames, str):  # R's NULL in a slot comes as the string "NULL"
         table.index = strings(obj.rownames)
     return frame(table)
 
