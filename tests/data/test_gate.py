@@ -784,7 +784,6 @@ def _as_log(a: ad.AnnData, path: Path) -> None:
 OTHER_FORMATS = {
     "counts.csv": lambda a, path: a.to_df().to_csv(path),
     "counts.tsv.gz": lambda a, path: a.to_df().to_csv(path, sep="\t"),
-    "counts.parquet": lambda a, path: a.to_df().to_parquet(path),
     "counts.zarr": lambda a, path: a.write_zarr(path),
     "counts.h5": _as_10x_h5,
     "filtered_feature_bc_matrix": _as_10x_folder,
@@ -800,8 +799,6 @@ def test_the_advice_works_when_it_is_followed(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     if name.endswith(".loom"):
         pytest.importorskip("loompy")
-    if name.endswith(".parquet"):
-        pytest.importorskip("pyarrow")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         OTHER_FORMATS[name](good(), tmp_path / name)
@@ -1068,6 +1065,21 @@ def test_ensembl_ids_without_symbols_are_a_hint_when_no_genes_are_asked_for(tmp_
     a.var_names = IDS
     out = gate.read(_written(a, tmp_path), quiet=True)
     assert "[ensembl-ids]" in out.uns["scprimer"]["report"] and list(out.var["ensembl"]) == IDS
+
+
+def test_the_advice_on_symbols_works(mirror, tmp_path):
+    import scprimer
+
+    table = scprimer.data.load("gene-annotation", part="human")
+    table = table[~table.index.duplicated() & table["symbol"].str.len().gt(0)][:N_GENES]
+    adata = good()
+    adata.var_names = [f"{i}.3" for i in table.index]
+    fix = gate.check(adata).find("ensembl-ids").fix
+    code = "\n".join(line.strip() for line in fix.splitlines() if line.startswith("    "))
+    exec(code, {"scprimer": scprimer, "adata": adata})
+    out = mend(adata, tmp_path, "ensembl-ids")
+    assert list(out.var["ensembl"]) == list(table.index)
+    assert np.mean([a == b for a, b in zip(out.var_names, table["symbol"])]) > 0.99
 
 
 def test_ids_are_taken_where_ids_are_asked_for(tmp_path):

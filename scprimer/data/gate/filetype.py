@@ -114,7 +114,7 @@ def _missing(path: Path) -> Problem:
         there = next((p for p in folder.parents if p.is_dir()), Path.cwd())
         words = f"There is no file {path}: its folder does not exist (the path exists as far as {there})."
         return _problem("no-file", words, "Correct the folder in the path.")
-    names = sorted(p.name for p in folder.iterdir())
+    names = sorted(p.name for p in folder.iterdir()) if os.access(folder, os.R_OK) else []
     lower = {n.lower(): n for n in names}
     near = difflib.get_close_matches(path.name.lower(), lower, n=1, cutoff=0.6)
     files = [n for n in names if n.endswith(".h5ad")]

@@ -15,8 +15,10 @@ from scprimer.data.gate.report import Report
 from scprimer.data.gate.words import some, some_of
 
 _NO_NAME = {"", "nan", "NaN", "NA", "None", "<NA>"}
-_ADD_SYMBOLS = """Chapters speak of symbols such as CD3D. With a table of both (scprimer.data.load("gene-annotation") is one) add
-    adata.var["gene_symbols"] = symbols.reindex(adata.var_names).values   # a Series: id -> symbol"""
+_ADD_SYMBOLS = """Chapters speak of symbols such as CD3D. A table of both brings them in (part="mouse" for mouse):
+    table = scprimer.data.load("gene-annotation", part="human")
+    symbols = table["symbol"][~table.index.duplicated()]
+    adata.var["gene_symbols"] = symbols.reindex(adata.var_names.str.split(".").str[0]).values"""
 
 
 def names_as_text(adata: ad.AnnData, report: Report) -> None:
