@@ -88,6 +88,8 @@ def test_a_stand_in_is_small_simulated_and_holds_counts(name, part):
     assert found.var_names.is_unique
     assert "truth" in found.uns
     assert list(found.uns["truth"]["cells"].index) == list(found.obs_names)
+    for key in {"profiles", "genes", "soup"} & set(found.uns["truth"]):  # under the names that the reader sees
+        assert set(found.uns["truth"][key].index) <= set(found.var_names)
 
 
 @pytest.mark.parametrize(("name", "part"), PARTS, ids=IDS)

@@ -159,9 +159,8 @@ def add_ambient(
     rng, out = np.random.default_rng([seed, 4]), _copy(adata)
     shares = _soup(out, soup)
     native, sizes = out.X.tocsr(), totals(out.X)
-    amount = (
-        fraction / (1 - fraction) * np.median(sizes)
-    )  # molecules, so that the median droplet has the share asked for
+    # molecules, such that a droplet of median size has the share asked for
+    amount = fraction / (1 - fraction) * np.median(sizes)
     volume = library_sizes(rng, out.n_obs, max(amount, 1e-12), spread) if fraction else np.zeros(out.n_obs)
     ambient = draw(rng, out.n_obs, lambda rows: volume[rows, None] * shares, 0.0)
     out.X = (native + ambient).tocsr()

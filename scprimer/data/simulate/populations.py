@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import anndata as ad
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
-from .counts import allocate, dispersion_trend, draw, library_sizes
+from .counts import ROWS, allocate, dispersion_trend, draw, library_sizes
 from .errors import pair, whole, within
 
 # The 13 protein-coding mitochondrial genes and their shares of mitochondrial molecules, as rounded from 10x PBMC data.
@@ -220,7 +221,8 @@ def populations(
     if biology is None:
         biology = profiles(
             n_genes, n_types, type_names=type_names, markers_per_type=markers_per_type, marker_log2fc=marker_log2fc,
-            hierarchy=hierarchy, type_noise=type_noise, family_noise=family_noise, mito=mito is not None, gene_names=gene_names, seed=seed,
+            hierarchy=hierarchy, type_noise=type_noise, family_noise=family_noise, mito=mito is not None,
+            gene_names=gene_names, seed=seed,
         )  # fmt: skip
     profile, genes = biology if isinstance(biology, tuple) else (biology, pd.DataFrame(index=biology.index))
     if (profile.to_numpy() < 0).any() or not (profile.sum() > 0).all():
@@ -228,9 +230,7 @@ def populations(
     profile = profile / profile.sum()
     types = [str(t) for t in profile.columns]
     shares = _shares(proportions, types)
-    rng = np.random.default_rng(
-        [seed, 1]
-    )  # another stream than the biology's: the cells do not depend on how it was made
+    rng = np.random.default_rng([seed, 1])  # not the biology's stream: the cells do not depend on how that was made
 
     # who the cells are
     type_code = rng.permutation(np.repeat(np.arange(len(types)), allocate(n_cells, shares)))
@@ -246,12 +246,8 @@ def populations(
     activity = rng.standard_normal((n_cells, loadings.shape[1]))
 
     # what they express
-    batch_shift = (
-        rng.normal(0, batch_strength, (n_batches, len(profile))) if n_batches > 1 else np.zeros((1, len(profile)))
-    )
-    donor_shift = (
-        rng.normal(0, donor_strength, (n_donors, len(profile))) if n_donors > 1 else np.zeros((1, len(profile)))
-    )
+    batch_shift = _shifts(rng, n_batches, batch_strength, len(profile))
+    donor_shift = _shifts(rng, n_donors, donor_strength, len(profile))
     kinds, kind_code = np.unique(np.stack([type_code, batch_code, donor_code]), axis=1, return_inverse=True)
     kind_profile = profile.to_numpy().T[kinds[0]] * 2.0 ** (batch_shift[kinds[1]] + donor_shift[kinds[2]])
     kind_profile /= kind_profile.sum(axis=1, keepdims=True)
@@ -271,16 +267,7 @@ def populations(
     # what is counted
     phi = gene_dispersions(rng, dispersion, dispersion_spread, median * (profile.to_numpy() @ shares))
     counts = draw(rng, n_cells, expected, phi)
-    complete = None
-    if dropout:
-        complete, counts = counts, counts.copy()
-        entry = counts.tocoo()
-        for start in range(0, n_cells, 512):  # the expectation again, a chunk at a time
-            rows = slice(start, min(start + 512, n_cells))
-            at = (entry.row >= rows.start) & (entry.row < rows.stop)
-            mean = expected(rows)[entry.row[at] - rows.start, entry.col[at]]
-            counts.data[at] *= rng.random(at.sum()) >= dropout / (dropout + mean)
-        counts.eliminate_zeros()
+    seen = _drop_out(rng, counts, expected, dropout) if dropout else counts
 
     obs = pd.DataFrame(
         {
@@ -298,9 +285,9 @@ def populations(
         obs["mito_fraction"] = share_mito
     for name, values in zip(loadings.columns, activity.T):
         obs[str(name)] = values
-    adata = ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=pd.Index(profile.index.astype(str), name=None)))
-    if complete is not None:
-        adata.layers["complete"] = complete
+    adata = ad.AnnData(seen, obs=obs, var=pd.DataFrame(index=pd.Index(profile.index.astype(str), name=None)))
+    if dropout:
+        adata.layers["complete"] = counts
     batches, donors = list(obs["batch"].cat.categories), list(obs["donor"].cat.categories)
     adata.uns["truth"] = {
         "profiles": profile,
@@ -315,6 +302,24 @@ def populations(
     }  # fmt: skip
     adata.uns["scprimer"] = {"dataset": "populations", "x": "raw counts", "simulated": True}
     return adata
+
+
+def _shifts(rng: np.random.Generator, n: int, strength: float, n_genes: int) -> np.ndarray:
+    """Log2 factors of n batches or donors on the genes, n x genes; one alone has nothing to differ from."""
+    return rng.normal(0, strength, (n, n_genes)) if n > 1 else np.zeros((1, n_genes))
+
+
+def _drop_out(rng: np.random.Generator, counts: sp.csr_matrix, expected, half: float) -> sp.csr_matrix:
+    """The counts with entries lost at random, with probability ``half / (half + expectation)``."""
+    kept = counts.copy()
+    for start in range(0, counts.shape[0], ROWS):
+        rows = slice(start, min(start + ROWS, counts.shape[0]))
+        chunk = counts[rows].tocoo()
+        mean = expected(rows)[chunk.row, chunk.col]
+        survive = rng.random(len(mean)) >= half / (half + mean)
+        kept.data[counts.indptr[rows.start] : counts.indptr[rows.stop]] *= survive
+    kept.eliminate_zeros()
+    return kept
 
 
 def _shares(proportions, types: list[str]) -> np.ndarray:

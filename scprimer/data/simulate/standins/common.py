@@ -56,13 +56,21 @@ def as_loaded(
     counts = adata.X.tocsr().astype(np.float32)
     counts.sort_indices()
     out = ad.AnnData(counts, obs=obs, var=var)
-    truth = dict(adata.uns["truth"])
+    renamed = {old: new for old, new in zip(adata.var_names, var.index) if old != new}
+    truth = {key: _named_like(value, adata.var_names, renamed) for key, value in adata.uns["truth"].items()}
     truth["cells"] = adata.obs.set_axis(index)
     if "native" in adata.layers:
         truth["native"] = adata.layers["native"].tocsr()
     out.uns["truth"] = truth
     out.uns["scprimer"] = provenance(name, part, seed)
     return out
+
+
+def _named_like(value, genes: pd.Index, renamed: dict):
+    """A table of genes under the names that the stand-in gives them; anything else as it is."""
+    if renamed and isinstance(value, pd.DataFrame) and len(value) and value.index.isin(genes).all():
+        return value.rename(index=renamed)
+    return value
 
 
 def provenance(name: str, part: str | None, seed: int) -> dict:

@@ -176,7 +176,7 @@ def kang(seed: int, part: str | None, *, n_cells: int = 500, n_genes: int = 1500
     """
     shares = {"NK": 0.08, "DC": 0.02, **{t: 0.9 * s * w for s, types in KANG_TYPES.values() for t, w in types.items()}}
     table, genes = blood.shifted(n_genes, 0.45, 7)
-    cells = _stimulated(seed, n_cells, table[list(shares)], genes, list(shares.values()), n_donors=8)
+    cells = _stimulated(seed + 8_000_000, n_cells, table[list(shares)], genes, list(shares.values()), n_donors=8)
     obs = pd.DataFrame({"condition": categorical(cells.obs["condition"])})
     names = barcodes(np.random.default_rng([seed, 24]), cells.n_obs, 14, "-1")
     return as_loaded(cells, "kang", part, seed=seed, obs=obs, names=names)

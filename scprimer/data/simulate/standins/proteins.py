@@ -72,7 +72,7 @@ def cbmc_citeseq(seed: int, part: str | None, *, n_cells: int = 600, n_genes: in
     types = list(CORD)
     cells = populations(
         n_cells, biology=table, proportions=[CORD[t][0] for t in types], type_size={"Mouse": 8.0, "Eryth": 5.0, "CD34+": 2.0},
-        library_size=(900, 0.4), mito=None, seed=seed,
+        library_size=(900, 0.4), mito=None, seed=seed + 9_000_000,
     )  # fmt: skip
     cells = add_ambient(cells, 0.04, seed=seed)
     label = cells.obs["cell_type"].astype(str)
