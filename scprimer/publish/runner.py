@@ -31,6 +31,7 @@ PARAMETERS_TAG = "parameters"
 TIME_LIMITS = {"smoke": 300.0, "standard": 3600.0, "full": 3600.0}
 POLL_SECONDS = 0.5
 CONNECT_SECONDS = 15
+ATTEMPTS = 3  # for a chapter that never began because its worker died
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class _Work:
     slug: str
     profile: str
     seed: int | None = None
+    attempt: int = 0
 
     @property
     def stage(self) -> str:
@@ -318,6 +320,7 @@ def _dask(request: Request, screen: Screen) -> Iterator:
     if request.scheduler is None:
         settings = {
             "distributed.scheduler.allowed-failures": 1,  # a worker that dies twice with the same chapter
+            "distributed.scheduler.worker-saturation": 1.0,  # no chapter waits on a worker, and dies with it
             "distributed.worker.daemon": True,
             "distributed.admin.log-format": "%(message)s",
         }
@@ -408,7 +411,6 @@ class _Session:
         self.works: dict = {}  # future -> _Work
         self.live: dict[str, dict] = {}  # key -> last event
         self.smoke: dict[str, dict[int, dict]] = {slug: {} for slug in todo}
-        self.spent: dict[str, float] = dict.fromkeys(todo, 0.0)
         self.warned = False
         self.threads = _threads(request)
         self.memory = _memory_limit(request)
@@ -430,8 +432,18 @@ class _Session:
                 finished = [f for f in self.works if f.status in ("cancelled", "lost")]
             for future in finished:
                 work = self.works.pop(future)
-                self.live.pop(self._key(work), None)
-                self._take(client, work, _result(future))
+                began = self.live.pop(self._key(work), None) is not None
+                result = _result(future)
+                if (
+                    result["failure"]
+                    and result["failure"]["kind"] == "worker"
+                    and not began
+                    and work.attempt < ATTEMPTS
+                ):
+                    # It only waited where another chapter brought the worker down.
+                    self._submit(client, dataclasses.replace(work, attempt=work.attempt + 1))
+                else:
+                    self._take(client, work, result)
             self.screen.table(self._rows())
 
     def stop(self, client) -> None:
@@ -470,7 +482,7 @@ class _Session:
         self.works[future] = work
 
     def _key(self, work: _Work) -> str:
-        return f"{self.id}-{work.slug}-{work.stage}"
+        return f"{self.id}-{work.slug}-{work.stage}-{work.attempt}"
 
     def _heard(self, event: tuple) -> None:
         """An event from a worker; runs in the client's own thread."""
@@ -485,7 +497,6 @@ class _Session:
     def _take(self, client, work: _Work, result: dict) -> None:
         """One execution came back."""
         slug, failure = work.slug, result["failure"]
-        self.spent[slug] += result["seconds"]
         smoke = work.seed is not None
         if failure and not (smoke and failure["kind"] == "claims" and result["record"]):
             self._end(client, Outcome(
@@ -609,8 +620,8 @@ def _result(future) -> dict:
         return result | {"failure": {"kind": "stopped", "words": "the scheduler took it back before it was done"}}
     error = future.exception()
     if type(error).__name__ == "KilledWorker":
-        words = "the Dask worker that ran it died more than once: killed from outside, or out of memory"
-        return result | {"failure": {"kind": "died", "words": words}}
+        words = "the Dask worker that ran it died: killed from outside, or out of memory"
+        return result | {"failure": {"kind": "worker", "words": words}}
     return result | {"failure": {"kind": "start", "words": f"{type(error).__name__}: {error}"}}
 
 

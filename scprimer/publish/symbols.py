@@ -57,6 +57,8 @@ def canonical(node: ast.AST) -> str:
         if isinstance(value, list):
             if name == "body" and isinstance(node, _DOCUMENTED):
                 value = value[1:] if ast.get_docstring(node, clean=False) is not None else value
+            if isinstance(node, ast.JoinedStr):  # some versions put empty text beside nested formats
+                value = [v for v in value if not (isinstance(v, ast.Constant) and v.value == "")]
             value = "[" + ",".join(canonical(v) if isinstance(v, ast.AST) else repr(v) for v in value) + "]"
             value = None if value == "[]" else value
         elif isinstance(value, ast.AST):
