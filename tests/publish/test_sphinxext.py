@@ -11,7 +11,7 @@ from docutils.utils.math import MathError
 from hostile import HOSTILE, chapter_notebook
 
 from scprimer.publish import book, ledger
-from scprimer.publish.sphinxext import bookmap, maths, pages, render, stills, view
+from scprimer.publish.sphinxext import blocks, bookmap, maths, pages, stills, view, words
 
 
 # ---- equations -----------------------------------------------------------------------------------------------------------
@@ -185,18 +185,18 @@ def test_other_outputs_stay():
     (2.13e-7, "2.1&thinsp;×&thinsp;10<sup>−7</sup>"), (3e9, "3.0&thinsp;×&thinsp;10<sup>9</sup>"),
 ])  # fmt: skip
 def test_numbers_read_well(value, shown):
-    assert render.figure(value) == shown
+    assert words.figure(value) == shown
 
 
 @pytest.mark.parametrize("seconds, shown", [(0.2, "1 s"), (42, "42 s"), (95, "1.6 min"), (1200, "20 min")])
 def test_times_are_said_in_their_unit(seconds, shown):
-    assert render.minutes(seconds) == shown
+    assert words.minutes(seconds) == shown
 
 
 def test_a_spread_says_what_was_drawn_anew():
     measured = ledger.Measured("standard", (0.5, 0.7), "donors")
-    assert "0.6 ± 0.14" in render.spread(measured) and "over 2 draws of donors" in render.spread(measured)
-    assert "±" not in render.spread(ledger.Measured("standard", (0.5,)))
+    assert "0.6 ± 0.14" in words.spread(measured) and "over 2 draws of donors" in words.spread(measured)
+    assert "±" not in words.spread(ledger.Measured("standard", (0.5,)))
 
 
 @pytest.fixture
@@ -220,30 +220,30 @@ def link(docname, name):
     return f"{docname}.html#{name}"
 
 
-def blocks(found, chapters):
+def every_block(found, chapters):
     qc = next(c for c in chapters if c.slug == "qc")
     return {
-        "cost": render.cost_box(found.costs[0]),
-        "claims": render.claims_table(found.claims, link),
-        "literature": render.reported_table(found.reported, link),
-        "beside": render.beside("qc", found, link),
-        "exempt": render.exempt(qc),
-        "methods": render.methods_table(found.methods, link),
-        "failures": render.failures(found.pitfalls, link),
-        "status": render.status_table(found.costs, link),
-        "path": render.path([qc, chapters[0]], link),
+        "cost": blocks.cost_box(found.costs[0]),
+        "claims": blocks.claims_table(found.claims, link),
+        "literature": blocks.reported_table(found.reported, link),
+        "beside": blocks.beside("qc", found, link),
+        "exempt": blocks.exempt(qc),
+        "methods": blocks.methods_table(found.methods, link),
+        "failures": blocks.failures(found.pitfalls, link),
+        "status": blocks.status_table(found.costs, link),
+        "path": blocks.path([qc, chapters[0]], link),
         "map": bookmap.bookmap(found, chapters, link),
     }
 
 
 def test_everything_from_notebooks_and_tables_is_escaped(rows):
-    for name, html in blocks(*rows).items():
+    for name, html in every_block(*rows).items():
         assert not re.search(r"<(script|img|b>f|i>PCA|u>|s>|w>|m>|r>|c>|k>)", html), name
         ET.fromstring(f"<x>{html.replace('&thinsp;', ' ')}</x>")  # and stays well formed
 
 
 def test_the_page_that_shows_a_block_shows_its_words(rows):
-    found = blocks(*rows)
+    found = every_block(*rows)
     assert "1.0 min" in found["cost"] or "61 s" in found["cost"]
     assert "1.5 GB" in found["cost"] and "12 MB" in found["cost"] and "9 January 2026" in found["cost"]
     assert "0.6 ± 0.14" in found["claims"] and 'id="claim-qc-kept"' in found["claims"] and "≥ 0.4" in found["claims"]
@@ -256,7 +256,7 @@ def test_the_page_that_shows_a_block_shows_its_words(rows):
 
 
 def test_a_chapter_without_a_run_says_so():
-    assert "Not measured yet" in render.cost_box(ledger.Cost(chapter=None, state="never run", reasons=()))
+    assert "Not measured yet" in blocks.cost_box(ledger.Cost(chapter=None, state="never run", reasons=()))
 
 
 def test_the_map_shows_every_chapter_and_links_the_written_ones(rows):

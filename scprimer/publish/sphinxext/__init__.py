@@ -21,7 +21,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.math import get_node_equation_number
 
 from scprimer.publish import book, ledger, stamp
-from scprimer.publish.sphinxext import bookmap, maths, pages, render, view
+from scprimer.publish.sphinxext import blocks, bookmap, maths, pages, view
 
 HERE = Path(__file__).parent
 _CHAPTER = re.compile(r"notebooks/[\w-]+/([\w-]+)")
@@ -43,24 +43,24 @@ class Scprimer(SphinxDirective):
         chapters = {c.slug: c for c in book.chapters(top, planned=True)}
         if kind in ("cost", "beside", "exempt") and rows.cost(argument) is None:
             raise self.error(f"{{scprimer}} {kind}: no chapter {argument!r} is written")
-        blocks = {
+        made = {
             "anchor": lambda: f'<span class="scp-anchor" id="{view.anchor(argument)}"></span>',
-            "cost": lambda: render.cost_box(rows.cost(argument)),
-            "beside": lambda: render.beside(argument, rows, self.link),
-            "exempt": lambda: render.exempt(chapters[argument]),
-            "path": lambda: render.path([chapters[slug] for slug in argument.split()], self.link),
+            "cost": lambda: blocks.cost_box(rows.cost(argument)),
+            "beside": lambda: blocks.beside(argument, rows, self.link),
+            "exempt": lambda: blocks.exempt(chapters[argument]),
+            "path": lambda: blocks.path([chapters[slug] for slug in argument.split()], self.link),
             "map": lambda: bookmap.bookmap(rows, list(chapters.values()), self.link),
-            "methods": lambda: render.methods_table(rows.methods, self.link),
-            "claims": lambda: render.claims_table(rows.claims, self.link),
-            "literature": lambda: render.reported_table(rows.reported, self.link),
-            "failures": lambda: render.failures(rows.pitfalls, self.link),
-            "status": lambda: render.status_table(rows.costs, self.link),
+            "methods": lambda: blocks.methods_table(rows.methods, self.link),
+            "claims": lambda: blocks.claims_table(rows.claims, self.link),
+            "literature": lambda: blocks.reported_table(rows.reported, self.link),
+            "failures": lambda: blocks.failures(rows.pitfalls, self.link),
+            "status": lambda: blocks.status_table(rows.costs, self.link),
         }
-        if kind not in blocks:
-            raise self.error(f"{{scprimer}} {kind}: no such block; there are {', '.join(sorted(blocks))}")
+        if kind not in made:
+            raise self.error(f"{{scprimer}} {kind}: no such block; there are {', '.join(sorted(made))}")
         if kind == "beside":
             self.env.note_dependency(str(top / "book" / "reported.csv"))
-        return [nodes.raw("", blocks[kind](), format="html")]
+        return [nodes.raw("", made[kind](), format="html")]
 
     def link(self, docname: str, name: str) -> str:
         """Address of an anchor, as seen from this page."""
@@ -80,7 +80,7 @@ def prepare_source(app: Sphinx, docname: str, source: list[str]) -> None:
     """Chapters as their pages show them; placeholders of pages as directives."""
     if (chapter := _CHAPTER.fullmatch(docname)) is not None:
         slug = chapter[1]
-        source[0] = view.page_text(source[0], slug, literature=bool(render.beside_rows(slug, app.scprimer_ledger)))
+        source[0] = view.page_text(source[0], slug, literature=bool(blocks.beside_rows(slug, app.scprimer_ledger)))
     else:
         source[0] = _PLACEHOLDER.sub(r"```{scprimer} \1\n```", source[0])
 

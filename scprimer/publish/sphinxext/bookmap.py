@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 
 from scprimer.publish import book, ledger
-from scprimer.publish.sphinxext.render import STATUS_WORDS, Link, docname
+from scprimer.publish.sphinxext.blocks import STATUS_WORDS, Link, docname
 
 _DOT = 8.5  # distance of two dots
 _RADIUS = 2.9

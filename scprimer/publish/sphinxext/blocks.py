@@ -1,19 +1,18 @@
 """The book's generated blocks as HTML: cost boxes, tables, cards. Pure functions from rows to text.
 
 Everything that comes from a notebook or a table is escaped here and nowhere else: functions take plain text and return
-HTML. Tables are whole without a script; ``scprimer.js`` adds sorting and filtering to those marked ``data-sortable``.
+HTML.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from scprimer.publish import book, ledger
+from scprimer.publish.sphinxext.table import Cell, Column, Row, table
 from scprimer.publish.sphinxext.view import anchor
+from scprimer.publish.sphinxext.words import day, device, figure, memory, minutes, prose, spread
 
 # Gives the address of an anchor in a page: link("book/ledger", "claim-qc-kept").
 Link = Callable[[str, str], str]
@@ -25,166 +24,12 @@ KIND_WORDS = {
     "control": "negative control",
     "pitfall": "pitfall",
 }
-RESAMPLE_WORDS = {
-    "seed": "seeds",
-    "cells": "draws of cells",
-    "donors": "draws of donors",
-    "simulation": "simulations",
-}
 STATUS_WORDS = {"working": "working", "stale": "to be re-run", "written": "not measured yet", "planned": "planned"}
-STATE_WORDS = {"fresh": "fresh", "aged": "aged", "stale": "stale", "never run": "never run"}
 
 
 def docname(chapter: book.Chapter) -> str:
     """The name of a chapter's page in Sphinx."""
     return f"notebooks/{chapter.part}/{chapter.slug}"
-
-
-# ---- words and numbers -------------------------------------------------------------------------------------------------
-def figure(value: float | None, digits: int = 3) -> str:
-    """A number as HTML, to so many significant digits: ``1,234``, ``0.871``, ``2.1 × 10⁻⁷``; a dash for None."""
-    if value is None:
-        return '<span class="scp-none" aria-label="none">–</span>'
-    if value in (float("inf"), float("-inf")):
-        return "∞" if value > 0 else "−∞"
-    size = abs(value)
-    if size != 0 and (size < 1e-3 or size >= 1e7):
-        mantissa, exponent = f"{value:.{max(digits - 2, 0)}e}".split("e")
-        return f"{_minus(mantissa)}&thinsp;×&thinsp;10<sup>{_minus(str(int(exponent)))}</sup>"
-    if size >= 1000:
-        return _minus(f"{value:,.0f}")
-    return _minus(f"{value:.{digits}g}")
-
-
-def spread(measured: ledger.Measured) -> str:
-    """Mean, spread, and what the repeats drew anew."""
-    if measured.mean is None:
-        return '<span class="scp-none">not measured</span>'
-    if measured.sd is None:
-        return figure(measured.mean)
-    what = RESAMPLE_WORDS.get(measured.resample or "", "repeats")
-    return (
-        f"{figure(measured.mean)} ± {figure(measured.sd, 2)}"
-        f' <span class="scp-of">over {len(measured.values)} {what}</span>'
-    )
-
-
-def prose(text: str) -> str:
-    """Words from a table as HTML: escaped, with `code` between backticks."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
-
-
-def minutes(seconds: float | None) -> str:
-    """A duration in the unit that one would say it in."""
-    if seconds is None:
-        return figure(None)
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
-
-
-def memory(megabytes: float | None) -> str:
-    """Megabytes or gigabytes."""
-    if megabytes is None:
-        return figure(None)
-    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
-
-
-def day(text: object) -> str:
-    """``"2026-01-09"`` as ``9 January 2026``; anything else as it is."""
-    try:
-        found = date.fromisoformat(str(text)[:10])
-    except ValueError:
-        return escape(str(text))
-    return f"{found.day} {found:%B %Y}"
-
-
-def device(stamp: Mapping) -> str:
-    """Where a run took place, in words, as HTML."""
-    name = str(stamp.get("device") or "cpu")
-    words = [str(stamp["hardware"])] if stamp.get("hardware") else ["CPU" if name == "cpu" else name]
-    threads = stamp.get("threads")
-    if threads and name == "cpu":
-        words.append(f"{threads} thread{'s' if threads != 1 else ''}")
-    return escape(", ".join(words))
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
-
-
-# ---- tables --------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Column:
-    """A column: its heading, whether it holds numbers, and whether readers may filter by its values."""
-
-    heading: str
-    numeric: bool = False
-    filtered: bool = False
-
-    @property
-    def mark(self) -> str:
-        """What tells ``scprimer.js`` to offer a filter."""
-        return ' data-filter=""' if self.filtered else ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell: HTML to show, and the plain value to sort and filter by (default: the text that is shown)."""
-
-    html: str
-    value: str | float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row with its anchor."""
-
-    cells: Sequence[Cell]
-    id: str = ""
-
-
-def table(
-    columns: Sequence[Column], rows: Iterable[Row], *, name: str, label: str, empty: str, sortable: bool = True
-) -> str:
-    """A table in its own scrolling box; on a phone each row becomes a card.
-
-    Args:
-        columns: its columns; the first names the row.
-        rows: their cells in the order of the columns.
-        name: its ``id``.
-        label: what it is, for screen readers.
-        empty: the sentence that stands there when there are no rows.
-        sortable: let ``scprimer.js`` add sorting and filtering.
-    """
-    body = "".join(_row(columns, row) for row in rows)
-    if not body:
-        return f'<p class="scp-empty">{escape(empty)}</p>'
-    head = "".join(f'<th scope="col"{_classes(c)}{c.mark}>{escape(c.heading)}</th>' for c in columns)
-    mark = ' data-sortable=""' if sortable else ""
-    return (
-        f'<div class="scp-box" role="region" tabindex="0" aria-label="{escape(label)}">'
-        f'<table class="scp-table" id="{escape(name)}"{mark}>'
-        f'<caption class="scp-hidden">{escape(label)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _row(columns: Sequence[Column], row: Row) -> str:
-    cells = []
-    for i, (column, cell) in enumerate(zip(columns, row.cells)):
-        tag = "th" if i == 0 else "td"
-        scope = ' scope="row"' if i == 0 else ""
-        value = "" if cell.value is None else f' data-value="{escape(str(cell.value))}"'
-        cells.append(
-            f'<{tag}{scope}{_classes(column)} data-label="{escape(column.heading)}"{value}>{cell.html}</{tag}>'
-        )
-    name = f' id="{escape(row.id)}"' if row.id else ""
-    return f"<tr{name}>{''.join(cells)}</tr>"
-
-
-def _classes(column: Column) -> str:
-    return ' class="scp-number"' if column.numeric else ""
 
 
 def _a(address: str, text: str) -> str:
@@ -206,7 +51,6 @@ def _bound(bound: tuple[str, float] | None) -> str:
     return f"{'≥' if bound[0] == 'at_least' else '≤'} {figure(bound[1])}"
 
 
-# ---- what the pages show ----------------------------------------------------------------------------------------------------
 def cost_box(cost: ledger.Cost) -> str:
     """The box under a chapter's title: minutes, memory, GPU, megabytes, last verified."""
     stamp = cost.stamp
@@ -235,7 +79,7 @@ def cost_box(cost: ledger.Cost) -> str:
         ("Download", "nothing" if not megabytes else memory(megabytes)),
         (
             "Last verified",
-            f"{day(stamp.get('date', ''))} {_badge(cost.state, STATE_WORDS.get(cost.state, cost.state))}",
+            f"{day(stamp.get('date', ''))} {_badge(cost.state, cost.state)}",
         ),
     ]
     body = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in entries)
@@ -284,7 +128,7 @@ def claims_table(claims: Sequence[ledger.ClaimRow], link: Link) -> str:
     columns = [
         Column("Claim"), Column("Chapter", filtered=True), Column("Kind", filtered=True), Column("Measured", numeric=True),
         Column("Bound", numeric=True), Column("Baseline", numeric=True), Column("Control", numeric=True),
-        Column("Other profiles"), Column("Run", filtered=True),
+        Column("Other profiles"), Column("State", filtered=True),
     ]  # fmt: skip
     rows = []
     for c in claims:
@@ -304,7 +148,7 @@ def claims_table(claims: Sequence[ledger.ClaimRow], link: Link) -> str:
                     Cell(figure(c.measured.baseline), _sort(c.measured.baseline)),
                     Cell(figure(c.measured.control), _sort(c.measured.control)),
                     Cell(others or figure(None)),
-                    Cell(_badge(c.state, STATE_WORDS.get(c.state, c.state)), c.state),
+                    Cell(_badge(c.state, c.state), c.state),
                 ],
                 id=anchor(c.anchor),
             )
@@ -433,7 +277,7 @@ def failures(pitfalls: Sequence[ledger.Pitfall], link: Link) -> str:
     for p in pitfalls:
         there = link(docname(p.chapter), anchor(p.anchor))
         lines = "".join(
-            f"<div><dt>{name}</dt><dd>{escape(words)}</dd></div>"
+            f"<div><dt>{name}</dt><dd>{prose(words)}</dd></div>"
             for name, words in (("Symptom", p.symptom), ("How to notice", p.notice), ("How to mend", p.mend))
             if words
         )
@@ -447,9 +291,9 @@ def failures(pitfalls: Sequence[ledger.Pitfall], link: Link) -> str:
 def status_table(costs: Sequence[ledger.Cost], link: Link) -> str:
     """Time, memory and freshness of every written chapter, and where it was run."""
     columns = [
-        Column("Chapter"), Column("State", filtered=True), Column("Verified on"), Column("standard", numeric=True),
-        Column("smoke", numeric=True), Column("full", numeric=True), Column("Peak memory", numeric=True),
-        Column("Download", numeric=True), Column("Hardware"), Column("Versions"),
+        Column("Chapter"), Column("State", filtered=True), Column("Verified on"), Column("Time, standard", numeric=True),
+        Column("Time, smoke", numeric=True), Column("Time, full", numeric=True), Column("Peak memory", numeric=True),
+        Column("Download", numeric=True), Column("Hardware and versions"),
     ]  # fmt: skip
     rows = []
     for cost in costs:
@@ -457,14 +301,12 @@ def status_table(costs: Sequence[ledger.Cost], link: Link) -> str:
         seconds = {p: number(cost.stamps.get(p, {}).get("seconds")) for p in ("standard", "smoke", "full")}
         peak, mb = number(stamp.get("peak_mb")), number(stamp.get("downloaded_mb"))
         reasons = "; ".join(str(r) for r in cost.reasons)
-        versions = ", ".join(f"{k} {v}" for k, v in sorted(stamp.get("versions", {}).items()))
-        python = f"Python {stamp['python']}" if stamp.get("python") else ""
         rows.append(
             Row(
                 [
                     Cell(_chapter_link(cost.chapter, link)),
                     Cell(
-                        _badge(cost.state, STATE_WORDS.get(cost.state, cost.state))
+                        _badge(cost.state, cost.state)
                         + (f' <span class="scp-of">{escape(reasons)}</span>' if reasons else ""),
                         cost.state,
                     ),
@@ -472,12 +314,7 @@ def status_table(costs: Sequence[ledger.Cost], link: Link) -> str:
                     *(Cell(minutes(seconds[p]), _sort(seconds[p])) for p in ("standard", "smoke", "full")),
                     Cell(memory(peak), _sort(peak)),
                     Cell(memory(mb), _sort(mb)),
-                    Cell(device(stamp) if stamp else figure(None)),
-                    Cell(
-                        f"<details><summary>{escape(python) or 'versions'}</summary>{escape(versions)}</details>"
-                        if stamp
-                        else figure(None)
-                    ),
+                    Cell(_surroundings(stamp) if stamp else figure(None)),
                 ]
             )
         )
@@ -494,3 +331,9 @@ def status_table(costs: Sequence[ledger.Cost], link: Link) -> str:
         label="Time, memory and freshness of every chapter",
         empty="No chapter is written yet.",
     )
+
+
+def _surroundings(stamp: Mapping) -> str:
+    python = escape(f"Python {stamp.get('python', '')}")
+    versions = escape(", ".join(f"{k} {v}" for k, v in sorted(stamp.get("versions", {}).items())))
+    return f"{device(stamp)}<details><summary>{python}</summary>{versions}</details>"
