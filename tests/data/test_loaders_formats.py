@@ -249,9 +249,9 @@ def test_the_short_way_reads_what_rdata_reads(tmp_path):
 
 
 def test_a_file_in_another_of_rs_forms(tmp_path):
-    import rdata
-
-    rdata.write_rds(tmp_path / "a.rds", np.array([1, 2, 3]), file_format="ascii", compression=None)
+    (tmp_path / "a.rds").write_text(
+        "A\n2\n197888\n131840\n13\n3\n1\n2\n3\n"
+    )  # c(1L, 2L, 3L) as R writes it with ascii = TRUE
     assert rfiles.read_r(tmp_path / "a.rds").tolist() == [1, 2, 3]
 
 
