@@ -52,7 +52,7 @@ class Scprimer(SphinxDirective):
             "map": lambda: bookmap.bookmap(rows, list(chapters.values()), self.link),
             "methods": lambda: blocks.methods_table(rows.methods, self.link),
             "claims": lambda: blocks.claims_table(rows.claims, self.link),
-            "literature": lambda: blocks.reported_table(rows.reported, self.link),
+            "literature": lambda: blocks.reported_table(sorted(rows.reported, key=lambda r: not r.ours), self.link),
             "failures": lambda: blocks.failures(rows.pitfalls, self.link),
             "status": lambda: blocks.status_table(rows.costs, self.link),
         }

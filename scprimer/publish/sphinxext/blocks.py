@@ -174,28 +174,25 @@ def reported_table(
     sortable: bool = True,
 ) -> str:
     """Figures of the literature with ours beside them. No verdict: where settings differ, the remark says how."""
-    columns = [Column("What was reported")]
-    if chapters:
-        columns.append(Column("Chapter", filtered=True))
-    columns += [
-        Column("Metric"), Column("Reported", numeric=True), Column("Ours", numeric=True),
-        Column("Comparability", filtered=True), Column("Remark"),
+    columns = [
+        Column("What was reported"), *([Column("Chapter", filtered=True)] if chapters else []),
+        Column("Reported", numeric=True), Column("Ours", numeric=True), Column("How they compare", filtered=True),
     ]  # fmt: skip
     out = []
     for r in rows:
-        what = f'{escape(r.row["setting"])} <span class="scp-of">{escape(r.row["method"])}; {escape(r.row["where"])}</span>'
+        what = (
+            f'{escape(r.row["setting"])}<span class="scp-of">{escape(r.row["metric"])}; {escape(r.row["where"])}</span>'
+        )
         note = f' <span class="scp-of">{escape(r.row["compare"])}</span>' if r.row.get("compare") else ""
+        words = ledger.COMPARABILITY[r.comparability]
+        remark = f" {prose(str(r.waived or r.remark))}" if r.waived or r.remark else ""
         cells = [Cell(what, r.row["setting"])]
         if chapters:
             cells.append(Cell(_chapter_link(r.chapter, link), ledger.chapter_name(r.chapter.slug)))
-        words = ledger.COMPARABILITY[r.comparability]
-        remark = r.waived or r.remark
         cells += [
-            Cell(escape(r.row["metric"])),
             Cell(_reported_value(r.row["reported"]) + note, r.row["reported"]),
             Cell(_ours(r, link), _sort(r.ours[0].measured.mean if r.ours else None)),
-            Cell(_badge(r.comparability or "open", words), words),
-            Cell(prose(str(remark)) if remark else figure(None)),
+            Cell(_badge(r.comparability or "open", words) + remark, words),
         ]
         # The row has its anchor in the ledger alone: an id stands once in a page, and links point there.
         out.append(Row(cells, id=anchor("reported-" + r.row["id"]) if chapters else ""))
