@@ -48,7 +48,8 @@ browser: $(VENV)/.all site
 	SCPRIMER_SITE=$(SITE) $(BIN)/python -m pytest tests/browser
 
 validate: $(VENV)/.all
-	$(BIN)/scprimer run --all --profile standard --workers $(WORKERS)
+	$(ONE_THREAD) SCPRIMER_PROFILE=standard $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env \
+		--nbval-cell-timeout=1200 -n $(WORKERS) --dist loadfile -p no:cacheprovider
 
 gpu: $(VENV)/.all
 	$(BIN)/scprimer run --all --profile full --keep-record
