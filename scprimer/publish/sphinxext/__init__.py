@@ -99,7 +99,7 @@ def visit_math(self: Any, node: nodes.math) -> None:
 def visit_displaymath(self: Any, node: nodes.math_block) -> None:
     """An equation on its own, in a box that scrolls when it is wider than the page."""
     self.body.append(self.starttag(node, "div", CLASS="math scp-equation"))
-    self.body.append(f'<div class="scp-formula" tabindex="0">{_mathml(node, block=True)}</div>')
+    self.body.append(f'<div class="scp-formula">{_mathml(node, block=True)}</div>')
     if node.get("number"):
         self.body.append(f'<span class="eqno">({get_node_equation_number(self, node)})')
         self.add_permalink_ref(node, "Link to this equation")

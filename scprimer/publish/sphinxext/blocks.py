@@ -279,7 +279,7 @@ def failures(pitfalls: Sequence[ledger.Pitfall], link: Link) -> str:
             if words
         )
         cards.append(
-            f'<article class="scp-pitfall" id="{escape(anchor(p.anchor))}"><h3>{_a(there, p.title)}</h3><dl>{lines}</dl>'
+            f'<article class="scp-pitfall" id="{escape(anchor(p.anchor))}"><h2>{_a(there, p.title)}</h2><dl>{lines}</dl>'
             f'<p class="scp-of">See it happen in {_a(there, ledger.chapter_name(p.chapter.slug))}.</p></article>'
         )
     return f'<div class="scp-gallery">{"".join(cards)}</div>'
