@@ -102,7 +102,7 @@ def _dots(methods: list[ledger.MethodRow], x: float, y: float, *, per_row: int, 
         words = f"{method.row['method']}: {STATUS_WORDS[method.status]}"
         dots.append(
             f'<circle class="scp-dot scp-{method.status}" cx="{x + _DOT * column:.1f}" cy="{at:.1f}" r="{_RADIUS}">'
-            f"<title>{escape(words)}</title></circle>"
+            f"<title>{escape(words)}</title></circle>\n"
         )
     return "".join(dots)
 
