@@ -107,7 +107,11 @@ class Claim:
         beside = [f"{n} {v:.3g}" for n, v in (("baseline", self.baseline), ("control", self.control)) if v is not None]
         return f"{self.text}: {self.measured}{'; ' if beside else ''}{', '.join(beside)} [{self.kind}, {mark}]"
 
-    def _repr_html_(self) -> str:
+    def _ipython_display_(self) -> None:
+        """Nothing: :meth:`Run.claim` has shown it, wherever in the cell it stands."""
+
+    def to_html(self) -> str:
+        """The claim as a box for the page."""
         state = {True: "holds", False: "fails", None: "open"}[self.holds]
         beside = [f"{n} {v:.3g}" for n, v in (("baseline", self.baseline), ("control", self.control)) if v is not None]
         detail = html.escape(" · ".join([self.measured, *beside]))
@@ -224,7 +228,7 @@ class Run:
         source: str | None = None,
         reported: str | None = None,
     ) -> Claim:
-        """State one thing that the chapter showed, with the bound that makes it a test.
+        """State one thing that the chapter showed, with the bound that makes it a test, and show it.
 
         The mean over the repeats is compared with the bound. Nothing is raised here: :meth:`report` fails the notebook
         after all claims have been measured, so that one sees every failure at once. The mean and the spread are glued
@@ -276,6 +280,8 @@ class Run:
             for name, other in (("baseline", claim.baseline), ("control", claim.control)):
                 if other is not None:
                     self.glue(**{f"{id}-{name}": other})
+        if display := _display():
+            display({"text/plain": repr(claim), "text/html": claim.to_html()}, raw=True)
         return claim
 
     def glue(self, **numbers: Any) -> None:

@@ -226,8 +226,8 @@ def test_the_table_shows_value_bound_baseline_and_control():
 def test_a_claim_shows_what_it_measured_and_escapes_its_text():
     claim = begin().claim("a", "Fewer than <5", Repeats((1.0, 2.0), "seed"), at_most=5, baseline=7)
     assert repr(claim) == "Fewer than <5: 1.5 ± 0.71 (2 × seed); baseline 7 [result, holds]"
-    assert "Fewer than &lt;5" in claim._repr_html_()
-    assert "fails" in begin().claim("a", "No", 9.0, at_most=5)._repr_html_()
+    assert "Fewer than &lt;5" in claim.to_html()
+    assert "fails" in begin().claim("a", "No", 9.0, at_most=5).to_html()
 
 
 def test_the_start_card_escapes_what_it_shows():
