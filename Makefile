@@ -7,7 +7,7 @@ EDITION ?= standard
 WORKERS ?= 2
 VENV    := .venv
 BIN     := $(VENV)/bin
-PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP     := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SITE    := _build/html
 
 # Numerical libraries use one thread a process: chapters run side by side, and threads that fight for cores cost far more.
