@@ -37,7 +37,7 @@ unit: $(VENV)/.all
 	$(ONE_THREAD) $(BIN)/python -m pytest tests -m "not browser" -n $(WORKERS) --dist loadfile
 
 notebooks: $(VENV)/.all
-	$(ONE_THREAD) SCPRIMER_PROFILE=smoke $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env \
+	$(ONE_THREAD) SCPRIMER_PROFILE=smoke $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 		--nbval-cell-timeout=120 -n $(WORKERS) --dist loadfile -p no:cacheprovider
 
 site: $(VENV)/.all
@@ -48,7 +48,7 @@ browser: $(VENV)/.all site
 	SCPRIMER_SITE=$(SITE) $(BIN)/python -m pytest tests/browser
 
 validate: $(VENV)/.all
-	$(ONE_THREAD) SCPRIMER_PROFILE=standard $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env \
+	$(ONE_THREAD) SCPRIMER_PROFILE=standard $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 		--nbval-cell-timeout=1200 -n $(WORKERS) --dist loadfile -p no:cacheprovider
 
 gpu: $(VENV)/.all
