@@ -26,13 +26,14 @@ from scprimer.checkpoint import CheckpointError, checkpoint_key, checkpoint_path
 from scprimer.run import find_device, progress
 
 __all__ = [
-    "CSR", "CheckpointError", "History", "TrainingError", "checkpoint_key", "checkpoint_path", "fit", "predict", "to_device",
+    "CSR", "CheckpointError", "History", "KeepSparse", "SparseRows", "TrainingError", "checkpoint_key", "checkpoint_path", "fit",
+    "predict", "to_device",
 ]  # fmt: skip
 
 SAVE_SECONDS = 10.0  # a checkpoint is written at an epoch's end when the last is older than this, and at the very end
 
 Data = Any  # an array, a SciPy sparse matrix or a tensor; or a tuple, list or dict of these with equal numbers of rows
-Batch = Any  # the same form, of dense tensors on the device
+Batch = Any  # the same form, of dense tensors on the device (of SparseRows where the data said KeepSparse)
 Loss = Callable[[torch.nn.Module, Batch, float], Any]
 
 
@@ -66,15 +67,60 @@ class History:
         return len(self.train)
 
 
-class CSR:
-    """A sparse matrix that stays sparse on the device; ``csr[rows]`` is dense float32 (rows x columns), made there."""
+@dataclass(frozen=True)
+class KeepSparse:
+    """Says of a SciPy sparse matrix (rows x columns) that its minibatches stay sparse: :class:`SparseRows`, not tensors."""
 
-    def __init__(self, matrix: sp.spmatrix, device: torch.device):
+    matrix: sp.spmatrix
+
+    def __len__(self) -> int:
+        return self.matrix.shape[0]
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """Some rows of a sparse matrix, on the device: the stored values one after the other, row by row.
+
+    Attributes:
+        row: row of this batch (from 0) of each stored value, int64.
+        column: its column, int64.
+        value: the value itself, float32.
+        start: where each row begins among them, int64, one a row; an empty row begins where the next does.
+        shape: rows x columns.
+    """
+
+    row: torch.Tensor
+    column: torch.Tensor
+    value: torch.Tensor
+    start: torch.Tensor
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def dense(self, value: torch.Tensor | None = None) -> torch.Tensor:
+        """The rows as a tensor (rows x columns), zero where nothing is stored; other values in the same places if given."""
+        value = self.value if value is None else value
+        flat = torch.zeros(self.shape[0] * self.shape[1], dtype=value.dtype, device=value.device)
+        return flat.scatter_(0, self.row * self.shape[1] + self.column, value).view(self.shape)
+
+    def sum(self) -> torch.Tensor:
+        """Sum of each row."""
+        return torch.zeros(len(self), device=self.value.device).index_add_(0, self.row, self.value)
+
+
+class CSR:
+    """A sparse matrix that stays sparse on the device, where its minibatches are made.
+
+    ``csr[rows]`` is dense float32 (rows x columns); with ``keep_sparse`` it is :class:`SparseRows`.
+    """
+
+    def __init__(self, matrix: sp.spmatrix, device: torch.device, keep_sparse: bool = False):
         matrix = sp.csr_matrix(matrix)
         if not matrix.has_canonical_format:
             matrix = matrix.copy()
             matrix.sum_duplicates()
-        self.shape = matrix.shape
+        self.shape, self.keep_sparse = matrix.shape, keep_sparse
         self.starts = torch.as_tensor(matrix.indptr, dtype=torch.int64, device=device)
         # Columns take half the memory as int32; a batch's become int64 when it is made.
         self.columns = torch.as_tensor(matrix.indices, dtype=torch.int32, device=device)
@@ -83,14 +129,14 @@ class CSR:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
-        n = self.starts[rows + 1] - self.starts[rows]  # stored values in each row
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor | SparseRows:
+        first = self.starts[rows]
+        n = self.starts[rows + 1] - first  # stored values in each row
         row = torch.repeat_interleave(n)  # 0 0 0 1 1 2 ...: the row of the batch that each of them belongs to
         before = n.cumsum(0) - n  # how many the rows above hold
-        at = torch.arange(len(row), device=row.device) + torch.repeat_interleave(self.starts[rows] - before, n)
-        dense = torch.zeros(len(rows) * self.shape[1], device=row.device)
-        dense.scatter_(0, row * self.shape[1] + self.columns[at], self.values[at])
-        return dense.view(len(rows), self.shape[1])
+        at = torch.arange(len(row), device=row.device) + (first - before)[row]
+        part = SparseRows(row, self.columns[at].long(), self.values[at], before, (len(rows), self.shape[1]))
+        return part if self.keep_sparse else part.dense()
 
 
 def fit(
@@ -116,7 +162,8 @@ def fit(
     Args:
         model: moved to the device, trained in place, and left there in evaluation mode.
         data: array, SciPy sparse matrix or tensor (rows first), or a tuple, list or dict of these with equal numbers of
-            rows. It is put on the device once, sparse matrices as :class:`CSR`. Floats become float32.
+            rows. It is put on the device once, sparse matrices as :class:`CSR`. Floats become float32. Batches of a sparse
+            matrix are dense, those of ``KeepSparse(matrix)`` are :class:`SparseRows`.
         loss: ``loss(model, batch, epoch)`` returns a scalar, the mean over the batch's rows; or a dict with that scalar
             under ``"loss"`` and others to record. ``batch`` has the form of ``data``, dense, on the device. ``epoch``
             is a float that grows within an epoch too (2.5 is the middle of the third), for warm-ups such as
@@ -257,6 +304,8 @@ def to_device(data: Data, device: torch.device) -> Data:
         return tuple(to_device(part, device) for part in data)
     if isinstance(data, CSR):
         return data
+    if isinstance(data, KeepSparse):
+        return CSR(data.matrix, device, keep_sparse=True)
     if sp.issparse(data):
         return CSR(data, device)
     tensor = data if isinstance(data, torch.Tensor) else torch.as_tensor(_array(data))

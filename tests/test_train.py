@@ -15,7 +15,7 @@ from torch import nn
 
 from scprimer import checkpoint as checkpoints
 from scprimer import train
-from scprimer.train import CSR, CheckpointError, History, TrainingError, checkpoint_key, fit, predict
+from scprimer.train import CSR, CheckpointError, History, KeepSparse, TrainingError, checkpoint_key, fit, predict
 
 CPU = torch.device("cpu")
 
@@ -245,6 +245,33 @@ def test_training_on_csr_equals_training_on_dense():
 
     sparse, dense = trained(counts()), trained(counts().toarray())
     assert same(sparse[0], dense[0]) and sparse[1:] == dense[1:]
+
+
+def test_rows_that_stay_sparse_hold_the_same_values():
+    X = counts()
+    for rows in ([5], [3, 5, 3, 59], [59, 0, 17]):
+        part = CSR(X, CPU, keep_sparse=True)[torch.tensor(rows)]
+        here = X[rows]
+        assert len(part) == len(rows) and part.shape == here.shape
+        assert np.array_equal(part.dense().numpy(), here.toarray())
+        assert np.array_equal(part.dense(part.value * 2).numpy(), 2 * here.toarray())
+        assert np.array_equal(part.sum().numpy(), np.asarray(here.sum(1)).ravel())
+        assert np.array_equal(part.start.numpy(), here.indptr[:-1])
+        assert np.array_equal(part.column.numpy(), here.indices) and np.array_equal(part.value.numpy(), here.data)
+
+
+def test_training_on_rows_that_stay_sparse_equals_training_on_dense():
+    def trained(X, dense):
+        model = made(lambda: nn.Linear(20, 20))
+        data = {"x": X, "y": np.arange(60.0, dtype=np.float32)}
+        loss = lambda m, b, e: ((m(dense(b["x"])) - b["y"][:, None]) ** 2).mean()
+        history = fit(model, data, loss, epochs=3, batch_size=16, validation=0.2, device="cpu")
+        return weights(model), history.train, history.validation
+
+    sparse, dense = trained(KeepSparse(counts()), lambda x: x.dense()), trained(counts(), lambda x: x)
+    assert same(sparse[0], dense[0]) and sparse[1:] == dense[1:]
+    out = predict(lambda b: b.sum()[:, None], KeepSparse(counts()), batch_size=7, device="cpu")
+    assert np.array_equal(out, counts().toarray().sum(1, keepdims=True))
 
 
 def test_predict_goes_through_all_rows_in_order():
