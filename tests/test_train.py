@@ -264,7 +264,10 @@ def test_training_on_rows_that_stay_sparse_equals_training_on_dense():
     def trained(X, dense):
         model = made(lambda: nn.Linear(20, 20))
         data = {"x": X, "y": np.arange(60.0, dtype=np.float32)}
-        loss = lambda m, b, e: ((m(dense(b["x"])) - b["y"][:, None]) ** 2).mean()
+
+        def loss(m, b, e):
+            return ((m(dense(b["x"])) - b["y"][:, None]) ** 2).mean()
+
         history = fit(model, data, loss, epochs=3, batch_size=16, validation=0.2, device="cpu")
         return weights(model), history.train, history.validation
 
