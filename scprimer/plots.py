@@ -20,8 +20,8 @@ MISSING = "#b8bcc2"
 
 _FAMILIES = {
     # one row a family of cell types: the words that a label may contain, and its colour
-    "#0072B2": ("naive cd4", "cd4 naive"),
-    "#56B4E9": ("memory cd4", "cd4 memory", "cd4 t", "cd4"),
+    "#0072B2": ("naive cd4", "naive cd4 t", "cd4 naive", "cd4 naive t"),
+    "#56B4E9": ("memory cd4", "memory cd4 t", "cd4 memory", "cd4 memory t", "cd4 t", "cd4"),
     "#009E73": ("cd8 t", "cd8", "cytotoxic"),
     "#882255": ("nk", "natural killer"),
     "#E69F00": ("b cell", "b cells", "b"),

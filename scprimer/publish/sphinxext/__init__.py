@@ -20,7 +20,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.math import get_node_equation_number
 
-from scprimer.publish import book, ledger, stamp
+from scprimer.publish import benchmarks, book, ledger, stamp
 from scprimer.publish.sphinxext import blocks, bookmap, maths, pages, view
 
 HERE = Path(__file__).parent
@@ -55,6 +55,7 @@ class Scprimer(SphinxDirective):
             "literature": lambda: blocks.reported_table(sorted(rows.reported, key=lambda r: not r.ours), self.link),
             "failures": lambda: blocks.failures(rows.pitfalls, self.link),
             "status": lambda: blocks.status_table(rows.costs, self.link),
+            "benchmark": lambda: blocks.benchmark(argument, benchmarks.read(argument, top)),
         }
         if kind not in made:
             raise self.error(f"{{scprimer}} {kind}: no such block; there are {', '.join(sorted(made))}")

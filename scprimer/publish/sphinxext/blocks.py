@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from scprimer.publish import book, ledger
+from scprimer.publish import benchmarks, book, ledger
 from scprimer.publish.sphinxext.table import Cell, Column, Row, table
 from scprimer.publish.sphinxext.view import anchor
 from scprimer.publish.sphinxext.words import day, device, figure, memory, minutes, prose, spread
@@ -334,3 +334,20 @@ def _surroundings(stamp: Mapping) -> str:
     python = escape(f"Python {stamp.get('python', '')}")
     versions = escape(", ".join(f"{k} {v}" for k, v in sorted(stamp.get("versions", {}).items())))
     return f"{device(stamp)}<details><summary>{python}</summary>{versions}</details>"
+
+
+def benchmark(name: str, found: Mapping) -> str:
+    """The tables of one benchmark, one a machine; a GPU that has not been at hand is said to be missing."""
+    columns, parts = found["columns"], []
+    headings = [Column(heading, numeric=kind != "text") for heading, kind in columns.values()]
+    for i, run in enumerate(found["runs"]):
+        rows = [
+            Row([Cell(escape(benchmarks.shown(row, key, kind)), _sort(row[key])) for key, (_, kind) in columns.items()])
+            for row in run["rows"]
+        ]
+        label = f"{name} on {run['hardware']}"
+        made = table(headings, rows, name=f"benchmark-{anchor(name)}-{i}", label=label, empty="No row was measured.")
+        parts.append(f'{made}<p class="scp-of">{escape(benchmarks.caption(run))}</p>')
+    if not any(run["device"] == "cuda" for run in found["runs"]):
+        parts.append(f'<p class="scp-empty">{escape(benchmarks.GPU)}: not measured yet.</p>')
+    return "".join(parts)

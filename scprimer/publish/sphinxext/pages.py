@@ -12,7 +12,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 # Pages whose tables need the whole width.
-WIDE = ("book/index", "book/methods", "book/ledger", "book/failures", "book/status")
+WIDE = ("book/index", "book/methods", "book/ledger", "book/failures", "book/status", "book/benchmarks")
 HUB_PAGE = "book/how-to-run"
 HUB_ANCHOR = "on-a-jupyterhub"
 _UNUSED_SCRIPTS = ("thebe", "require")
