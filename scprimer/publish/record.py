@@ -182,10 +182,10 @@ def write_back(chapter: book.Chapter, result: dict, force: bool = False) -> str:
         meta["stamp"] = new_stamp
         book.write_notebook(chapter.path, notebook)
         return "claims stand: a new stamp, the same outputs"
-    notebook = merge(notebook, json.loads(result["notebook"]))
-    reasons = faults(notebook, private_paths(chapter, result))
+    reasons = output_faults(chapter, result)
     if reasons:
         raise Refused(reasons)
+    notebook = merge(notebook, json.loads(result["notebook"]))
     notebook["metadata"]["scprimer"] |= {"stamp": new_stamp, "claims": claims}
     reasons = _too_large(notebook)
     if reasons:
@@ -442,6 +442,12 @@ def faults(notebook: dict, private: list[str]) -> list[str]:
             if path:
                 found.append(f"{where} shows a path of this machine: {path}")
     return found
+
+
+def output_faults(chapter: book.Chapter, result: dict) -> list[str]:
+    """:func:`faults` of the outputs of one run of ``chapter``; ``result`` is what the job returned."""
+    executed = merge(copy.deepcopy(chapter.notebook), json.loads(result["notebook"]))
+    return faults(executed, private_paths(chapter, result))
 
 
 def private_paths(chapter: book.Chapter, result: dict) -> list[str]:

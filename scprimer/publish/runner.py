@@ -521,6 +521,9 @@ class _Session:
 
     def _smoke_done(self, client, work: _Work, result: dict) -> None:
         chapter, results = self.todo[work.slug], self.smoke[work.slug]
+        reasons = record.output_faults(chapter, result)  # found now, they do not cost a long run
+        if reasons:
+            raise record.Refused(reasons)
         results[work.seed] = result
         seeds = sorted(results)
         if any(w.slug == work.slug for w in self.works.values()):

@@ -390,10 +390,14 @@ def test_recording_a_chapter_for_real(tmp_path):
         "# anndata", ("profile = None", "parameters"), "import scprimer\nrun = scprimer.start('anndata', profile=profile)",
         loose, minibook.REPORT, not_applicable={"seed": "nothing is drawn"},
     )  # fmt: skip
-    top = minibook.make(tmp_path, qc=[minibook.start("qc"), minibook.CLAIM, plot, minibook.REPORT], anndata=unseeded)
+    top = minibook.make(tmp_path, qc=[minibook.start("qc"), minibook.CLAIM, plot, minibook.REPORT], anndata=unseeded,
+                        normalisation=[minibook.start("normalisation"), minibook.CLAIM, "object()", minibook.REPORT])  # fmt: skip
     before = minibook.snapshot(top)
-    done = minibook.command(top, "run", "qc", "anndata", "--record", "--workers", "2")
+    done = minibook.command(top, "run", "qc", "anndata", "normalisation", "--record", "--workers", "2")
     assert done.returncode == 1, done.stdout + done.stderr
+    # What no page may show is found by the first of the short runs, before the long one.
+    assert "normalisation (smoke, seed 0): refused: cell 5 (c4) shows the address of an object" in done.stdout
+    assert "normalisation: started (standard)" not in done.stdout
     assert "qc: recorded (it has not been recorded)" in done.stdout
     assert "score (smoke): the negative control, 0.1, passes the bound (at least 0.05)" in done.stdout
     after = minibook.snapshot(top)
