@@ -22,6 +22,7 @@ STANDINS = {
     "pbmc-citeseq": "proteins:pbmc_citeseq",
     "cbmc-citeseq": "proteins:cbmc_citeseq",
     "cell-mixology": "mixology:cell_mixology",
+    "glioblastoma": "tumours:glioblastoma",
 }
 
 
