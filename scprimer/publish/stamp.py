@@ -2,11 +2,12 @@
 
 A chapter's stored outputs are **fresh**; **stale** when its code, the exported methods that it imports, or its data have
 changed since; **aged** when only what stands around it has (metrics, training loop, run, simulators, loaders, pinned
-versions); or it was **never run**. Comments, docstrings, prose, exercises and figures' style cost no run.
+versions of what it imports); or it was **never run**. Comments, docstrings, prose, exercises and figures' style cost no run.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from datetime import UTC, datetime
@@ -86,7 +87,7 @@ def surroundings(chapter: book.Chapter, data: dict) -> dict[str, str]:
     further = [name for d in data for name in _of_data_set(d, _package(chapter))]
     rooms = _closure(chapter, further)
     found = {room: _digest(rooms[room]) for room in _SURROUNDINGS if rooms.get(room)}
-    pins = _pins(_top(chapter))
+    pins = _pins(chapter)
     if pins:
         found["pins"] = symbols.digest(pins)
     return found
@@ -160,8 +161,6 @@ def _package(chapter: book.Chapter) -> Path:
 
 def _of_data_set(name: str, package: Path) -> list[str]:
     """Dotted names of the loader and of the stand-in of a registered data set."""
-    import ast
-
     from scprimer import data
 
     if not data.is_registered(name):
@@ -175,16 +174,38 @@ def _of_data_set(name: str, package: Path) -> list[str]:
     return found
 
 
-def _pins(top: Path) -> str:
-    """The pinned versions of what chapters import: lines of constraints.txt for the project's and the peers' packages."""
+def _pins(chapter: book.Chapter) -> str:
+    """Pinned versions that bear on a chapter: lines of constraints.txt for the project's packages and the peers it imports."""
+    top = _top(chapter)
     try:
         project = tomllib.loads((top / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         lines = (top / "constraints.txt").read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, KeyError):
         return ""
-    wanted = project.get("dependencies", []) + project.get("optional-dependencies", {}).get("reference", [])
-    names = {_name(need) for need in wanted}
+    names = {_name(need) for need in project.get("dependencies", [])}
+    peers = {_name(need) for need in project.get("optional-dependencies", {}).get("reference", [])}
+    imported = _imported(_code(chapter)[0])
+    names |= {peer for peer in peers if _module(peer) is None or _module(peer) in imported}
     return "\n".join(sorted(line.split("#")[0].strip() for line in lines if _name(line) in names))
+
+
+# Peers whose import name is not that of the package; None: imported by scanpy rather than by chapters.
+_MODULES = {"scikit-image": "skimage", "scikit-misc": None, "scvi-tools": "scvi", "xgboost-cpu": "xgboost"}
+
+
+def _module(package: str) -> str | None:
+    return _MODULES.get(package, package.replace("-", "_"))
+
+
+def _imported(nodes: list[ast.AST]) -> set[str]:
+    """Top-level names of the packages that code imports."""
+    found = set()
+    for node in (inner for tree in nodes for inner in ast.walk(tree)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
 
 
 def _name(requirement: str) -> str:

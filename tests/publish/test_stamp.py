@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import tomllib
 from types import SimpleNamespace
 
 import minibook
@@ -203,6 +205,34 @@ def test_surroundings_age(clone, file, old, new, words):
     assert judged.state == ("aged" if words else "fresh")
     if words:
         assert words in judged.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("imports", "state"), [("import scvi\n", "aged"), ("from scvi import model\n", "aged"), ("", "fresh")]
+)
+def test_a_peer_ages_only_the_chapters_that_import_it(clone, imports, state):
+    project = '[project]\nname = "scprimer"\ndependencies = ["numpy>=1.26"]\n[project.optional-dependencies]\nreference = [{}]\n'
+    book.write_text(clone / "pyproject.toml", project.format('"scvi-tools>=1.3"'))
+    book.write_text(clone / "constraints.txt", "numpy==2.0.0\nscvi-tools==1.4.0\nscikit-misc==0.5.1\n")
+    edit(clone, "run = 1", imports + "run = 1")
+    record(clone)
+    rewrite(clone / "constraints.txt", "scvi-tools==1.4.0", "scvi-tools==1.4.2")
+    assert stamp.state(chapter_of(clone)) == state
+    record(clone)  # another chapter's peer comes in: nothing that this one uses
+    book.write_text(clone / "pyproject.toml", project.format('"scvi-tools>=1.3", "pydeseq2>=0.5"'))
+    rewrite(clone / "constraints.txt", "numpy==2.0.0", "numpy==2.0.0\npydeseq2==0.5.4")
+    assert stamp.state(chapter_of(clone)) == "fresh"
+    # ... but a peer that scanpy imports by itself counts for everybody
+    book.write_text(clone / "pyproject.toml", project.format('"scvi-tools>=1.3", "scikit-misc>=0.5"'))
+    assert stamp.state(chapter_of(clone)) == "aged"
+
+
+def test_peers_are_imported_by_the_names_that_stamps_look_for():
+    project = tomllib.loads((book.root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    peers = [stamp._name(need) for need in project["optional-dependencies"]["reference"]]
+    assert peers
+    for module in filter(None, map(stamp._module, peers)):
+        assert importlib.util.find_spec(module), f"no module {module!r}: name it in stamp._MODULES"
 
 
 def test_the_run_and_the_training_loop_age_chapters_that_use_them(clone):
