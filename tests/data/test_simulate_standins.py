@@ -315,3 +315,16 @@ def test_chemistries_shift_genes():
     seen = (one > 100) & (two > 100)
     found = np.log2(one[seen] / one.sum()) - np.log2(two[seen] / two.sum())
     assert np.corrcoef(found, (shift["3pv2"] - shift["5p"]).to_numpy()[seen])[0, 1] > 0.8
+
+
+def test_patients_of_the_tumours_differ_more_than_the_treatment_does():
+    adata = cached("glioblastoma")
+    sums = pd.DataFrame(adata.X.toarray()).groupby(adata.obs["sample"].to_numpy()).sum()
+    log = np.log2(sums.T / sums.sum(1) + 1e-4)  # genes x samples
+    of = adata.obs.drop_duplicates("sample").set_index("sample").loc[log.columns]
+    control = log.loc[:, (of["condition"] == "control").to_numpy()]
+    change = adata.uns["truth"]["genes"]["treatment_log2fc"].to_numpy()
+    assert control.shape[1] == 5
+    assert 0.5 < control.std(axis=1).median() < 1.1
+    treated = log.loc[:, (of["condition"] == "panobinostat").to_numpy()]
+    assert np.corrcoef(treated.mean(axis=1) - control.mean(axis=1), change)[0, 1] > 0.8
