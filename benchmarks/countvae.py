@@ -239,7 +239,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="default: 20, 10 above 5,000 cells, 5 above 20,000")
     parser.add_argument("--repeats", type=int, help="default: 2, 1 above 20,000 cells")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of each training; on few cores more only wait for each other"
+    )
     parser.add_argument("--hardware", help="words for the table; default: the number of cores, or the GPU's name")
     parser.add_argument("--record", action="store_true", help="keep the result for the book and the README")
     parser.add_argument("--job", help=argparse.SUPPRESS)

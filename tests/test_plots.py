@@ -17,7 +17,9 @@ def test_a_cell_type_keeps_its_colour_whatever_stands_beside_it():
     assert plots.colours(["A", "NK", "B cells", "C"])["NK"] == alone
     assert plots.colours(["nk"])["nk"] == alone
     long, short = ["Naive CD4 T", "Memory CD4 T", "CD14+ Mono"], ["CD4 naive", "CD4 memory", "CD14+ Monocytes"]
-    assert [*plots.colours(long).values()] == [*plots.colours(short).values()], "one colour, however a data set spells it"
+    assert [*plots.colours(long).values()] == [*plots.colours(short).values()], (
+        "one colour, however a data set spells it"
+    )
 
 
 def test_colours_are_distinct_and_do_not_depend_on_the_order():
