@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 
 from scprimer.publish import book, stamp
+from scprimer.publish.rules.common import glued_again
 from scprimer.run import Repeats, bound_holds
 
 SMOKE_SEEDS = (0, 1, 2, 3, 4)
@@ -441,7 +442,8 @@ def faults(notebook: dict, private: list[str]) -> list[str]:
             path = next((p for p in private if re.search(re.escape(p) + r"(?![\w.-])", text)), None)
             if path:
                 found.append(f"{where} shows a path of this machine: {path}")
-    return found
+    again = [f"cell {id} glues {key!r} a second time: rename one of the two" for id, key in glued_again(notebook)]
+    return found + again
 
 
 def output_faults(chapter: book.Chapter, result: dict) -> list[str]:

@@ -221,6 +221,16 @@ def test_faults_name_the_cell(output, words):
     assert found == [] if words is None else words in found[0] and found[0].startswith("cell 2 (c1) ")
 
 
+def test_a_key_that_two_outputs_glue_is_a_fault():
+    notebook = minibook.notebook("# Title", "f(1)", "f(2)")
+    for cell, key in zip(notebook["cells"][1:], ("auc", "auc")):
+        glued = shown(text_plain="0.5") | {"metadata": {"scrapbook": {"name": key}}}
+        cell["outputs"] = [glued]
+    assert record.faults(notebook, []) == ["cell c2 glues 'auc' a second time: rename one of the two"]
+    notebook["cells"][2]["outputs"][0]["metadata"]["scrapbook"]["name"] = "auc-after"
+    assert record.faults(notebook, []) == []
+
+
 def test_outputs_go_to_their_cells_by_id():
     source = minibook.notebook("# Title", "a = 1", "", "print(a)")
     executed = copy.deepcopy(source)

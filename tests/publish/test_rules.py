@@ -484,6 +484,11 @@ def test_a_cell_may_say_that_its_numbers_are_no_results(tmp_path):
 
 
 @breaks("glue-keys")
+def a_key_that_is_glued_twice(nb):
+    cell(nb, "show-data")["outputs"] += [fixture.glue("best", "0.5"), fixture.glue("best", "0.7")]
+
+
+@breaks("glue-keys")
 def a_key_that_is_glued_nowhere(nb):
     cell(nb, "look")["source"] += " {glue:text}`leiden-ari:.2f`"
 

@@ -129,6 +129,17 @@ def glued(chapter: book.Chapter) -> dict[str, str]:
     return found
 
 
+def glued_again(notebook: dict) -> Iterator[tuple[str, str]]:
+    """``(cell id, key)`` of each output that glues a key which stands in an output before it."""
+    seen = set()
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            key = output.get("metadata", {}).get("scrapbook", {}).get("name")
+            if key in seen:
+                yield cell.get("id"), key
+            seen |= {key} - {None}
+
+
 def without_code(markdown: str) -> str:
     """Markdown with code, mathematics, roles, link targets, citations and comments blanked: the words that are read."""
     for pattern in (

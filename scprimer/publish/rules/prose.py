@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scprimer.publish import book
-from scprimer.publish.rules.common import Finding, calls, cells, glued, rule, sections, trees, without_code
+from scprimer.publish.rules.common import Finding, calls, cells, glued, glued_again, rule, sections, trees, without_code
 
 TYPED_OK = "typed-numbers-ok"  # tag of a cell whose numbers are not results
 RESULTS = ("look", "check", "compare", "claims", "takeaways")  # sections whose prose speaks of results
@@ -45,8 +45,10 @@ def typed_numbers(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
 
 @rule
 def glue_keys(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
-    """Every glued key in the text is in the stored outputs, with a format that fits it."""
+    """Every glued key in the text is in the stored outputs, once, with a format that fits it."""
     own = glued(chapter)
+    for cell_id, key in glued_again(chapter.notebook):
+        yield cell_id, f"the key {key!r} is glued a second time", "rename one of the two: a text could show either"
     for cell in cells(chapter, "markdown"):
         used = re.findall(r"\{glue(?::\w+)?\}`([^`:]+)(?::([^`:]*))?`", book.source(cell))
         used += [(key, "") for key in re.findall(r"(?m)^\s*(?:```+|:::+)\{glue(?::\w+)?\} *(\S+)", book.source(cell))]
