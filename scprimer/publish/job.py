@@ -25,6 +25,7 @@ from pathlib import Path
 KERNEL = "scprimer"
 POLL_SECONDS = 0.2
 TELL_SECONDS = 1.0
+START_ATTEMPTS = 3
 
 # Every library that brings its own threads reads one of these.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -316,18 +317,24 @@ def _execute(folder: Path) -> dict | None:
 
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     papermill.engines.papermill_engines.register(KERNEL, _engine(folder))
-    try:
-        notebook = papermill.execute_notebook(
-            folder / "in.ipynb", None, parameters=job["parameters"], engine_name=KERNEL, kernel_name=KERNEL,
-            language="python", progress_bar=False, start_timeout=120, request_save_on_cell_execute=False,
-        )  # fmt: skip
-    except papermill.PapermillExecutionError as error:
-        return _cell_failed(error)
-    except DeadKernelError:
-        words = "the kernel died: a crash in compiled code, or the system killed it because memory ran out"
-        return {"kind": "died", "words": words, "error": _log(folder)}
-    except (CellTimeoutError, RuntimeError) as error:  # RuntimeError: the kernel did not start
-        return {"kind": "start", "words": f"the kernel could not be used: {error}", "error": ""}
+    options = {
+        "parameters": job["parameters"], "engine_name": KERNEL, "kernel_name": KERNEL, "language": "python",
+        "progress_bar": False, "start_timeout": 120, "request_save_on_cell_execute": False,
+    }  # fmt: skip
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            notebook = papermill.execute_notebook(folder / "in.ipynb", None, **options)
+            break
+        except papermill.PapermillExecutionError as error:
+            return _cell_failed(error)
+        except DeadKernelError:
+            words = "the kernel died: a crash in compiled code, or the system killed it because memory ran out"
+            return {"kind": "died", "words": words, "error": _log(folder)}
+        except (CellTimeoutError, RuntimeError) as error:  # RuntimeError: the kernel did not start
+            # A kernel is told its ports before it opens them. Another program may take one in between: the kernel ends
+            # at once, before the first cell, and finds free ports the next time.
+            if attempt == START_ATTEMPTS or (folder / "progress.json").exists():
+                return {"kind": "start", "words": f"the kernel could not be used: {error}", "error": _log(folder)}
     for cell in notebook.cells:
         cell.outputs = cell.metadata.pop("expected", cell.outputs) if cell.cell_type == "code" else None
         if cell.outputs is None:

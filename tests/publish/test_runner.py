@@ -96,6 +96,33 @@ def test_memory_of_children_counts(tmp_path):
 
 
 # ---- the command: what fails, fails alone ------------------------------------------------------------------------
+@pytest.mark.parametrize("deaths", [1, 99])
+def test_a_kernel_that_dies_before_the_first_cell_is_started_again(monkeypatch, tmp_path, deaths):
+    starts = tmp_path / "starts"
+    launch = (
+        f"import pathlib, runpy, sys\nstarts = pathlib.Path({str(starts)!r})\n"
+        "n = len(starts.read_text()) if starts.exists() else 0\nstarts.write_text('x' * (n + 1))\n"
+        f"if n < {deaths}: sys.exit('Address already in use')\n"
+        "runpy.run_module('ipykernel_launcher', run_name='__main__', alter_sys=True)"
+    )
+    prepare = job._prepare
+
+    def unlucky(folder, request):
+        prepare(folder, request)
+        path = folder / "jupyter" / "kernels" / job.KERNEL / "kernel.json"
+        spec = json.loads(path.read_text())
+        path.write_text(json.dumps(spec | {"argv": [sys.executable, "-c", launch, "-f", "{connection_file}"]}))
+
+    monkeypatch.setattr(job, "_prepare", unlucky)
+    result = job.run_job(JOB | {"notebook": json.dumps(minibook.notebook("print(6 * 7)"))})
+    if deaths < job.START_ATTEMPTS:
+        assert result["ok"] and "42" in result["notebook"]
+        assert len(starts.read_text()) == 2
+    else:
+        assert result["failure"]["kind"] == "start" and "Address already in use" in result["failure"]["error"]
+        assert len(starts.read_text()) == job.START_ATTEMPTS
+
+
 def test_a_killed_kernel_and_a_failing_cell_stop_nothing_else(tmp_path):
     """Also: two run side by side (each waits for the other), the edition is kept, the clone stays clean."""
 
