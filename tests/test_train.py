@@ -512,7 +512,7 @@ def test_keys_follow_code_data_and_parameters():
 
 def notebook_cell(source: str, name: str):
     """Define a class as a notebook does: no file, its source known to linecache alone."""
-    file = f"/tmp/ipykernel_1/{abs(hash(source))}.py"
+    file = f"ipykernel_1/{abs(hash(source))}.py"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     space = {"__name__": "__main__"}
     exec(compile(source, file, "exec"), space)

@@ -57,6 +57,19 @@ def test_fused_likelihood_is_the_plain_one_with_its_gradient(per_cell, zinb):
     )
 
 
+@pytest.mark.parametrize("logit", [-200.0, -30.0, 30.0, 59.0, 200.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.double])
+def test_dropout_that_is_certain_or_impossible_keeps_value_and_gradient(logit, dtype):
+    x, logits, log_theta, library, pi = a_case(zinb=True, dtype=dtype)
+    pi = torch.full_like(pi, logit, requires_grad=True)
+    inputs = [logits, log_theta, pi]
+    fast = scvi.log_likelihood(sparse_rows(x), logits, log_theta.exp(), library, pi)
+    slow = plain(x, logits, log_theta.exp(), library, pi)
+    assert torch.allclose(fast, slow, rtol=1e-5, atol=1e-4)
+    for a, b in zip(torch.autograd.grad(fast.sum(), inputs), torch.autograd.grad(slow.sum(), inputs)):
+        assert torch.isfinite(a).all() and torch.allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_likelihood_is_scipys():
     x, logits, log_theta, library, _ = a_case()
     theta = log_theta.exp().detach().numpy()

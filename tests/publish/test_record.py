@@ -291,7 +291,7 @@ def result_of(chapter, text: str = "0.8\n", seconds: float = 60.0, **more) -> di
     }  # fmt: skip
     return {
         "notebook": json.dumps(executed), "record": run, "environment": {"python": "3.11.7"}, "seconds": seconds,
-        "peak_mb": 300, "folder": "/tmp/x",
+        "peak_mb": 300, "folder": "scratch",
     }  # fmt: skip
 
 
