@@ -135,15 +135,17 @@ def with_dropout(dropout_logits, theta, s, log_one_more, at):
         log probability of a zero, cells x genes; ``w``, the share of it that the NB explains, and 1 where there is a
         count; the gradient in the dropout logits; and what turns each count's log zero into log of not dropped out.
     """
-    kept = torch.sigmoid(-dropout_logits)
-    nb_zero = (log_one_more * -theta).exp_().mul_(kept)  # not dropped out, and yet zero
-    zero = torch.sigmoid(dropout_logits).add_(nb_zero).clamp_(min=1e-30)
+    odds = dropout_logits.clamp(max=60).exp_()
+    kept = (odds + 1).reciprocal_()
+    nb_zero = (log_one_more * -theta).exp_()
+    zero = odds.add_(nb_zero).clamp_(min=1e-30)  # of a zero; times `kept`, its probability
     w = nb_zero.div_(zero)
-    log_zero = zero.log_()
-    t = theta.expand_as(s)
-    instead = take(kept, at).log() - take(t, at) * take(log_one_more, at) - take(log_zero, at)
+    log_zero = zero.mul_(kept).log_()
+    t = theta.index_select(0, at % s.shape[1]) if theta.dim() == 1 else take(theta, at)
+    not_lost = -F.softplus(take(dropout_logits, at))
+    instead = not_lost - t * take(log_one_more, at) - take(log_zero, at)
     w.view(-1).index_fill_(0, at, 1.0)
-    return log_zero, w, kept - w, instead
+    return log_zero, w, kept.sub_(w), instead
 
 
 class CountLogLikelihood(torch.autograd.Function):
