@@ -14,6 +14,7 @@ from pathlib import Path
 from scprimer.publish import book
 
 GPU = "NVIDIA GPU"
+ON_GPU = ("countvae",)  # benchmarks that a GPU can run, too
 FORMATS = ("text", "count", "seconds", "memory", "value", "ratio")
 
 
@@ -89,9 +90,14 @@ def markdown(name: str, top: Path | None = None) -> str:
         ]
         lines += [[shown(row, key, kind) for key, (_, kind) in columns.items()] for row in run["rows"]]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{caption(run)}")
-    if not any(run["device"] == "cuda" for run in found["runs"]):
-        parts.append(f"{GPU}: not measured yet.")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *missing(name, found["runs"])])
+
+
+def missing(name: str, runs: list[dict]) -> list[str]:
+    """What has not been measured, in words: nothing, or one sentence."""
+    if name in ON_GPU:
+        return [] if any(run["device"] == "cuda" for run in runs) else [f"{GPU}: not measured yet."]
+    return [] if runs else [f"Not measured yet: run `python benchmarks/{name}.py --record`."]
 
 
 def readme(text: str, top: Path | None = None) -> str:

@@ -45,6 +45,13 @@ def test_the_tables_show_what_was_measured_and_what_was_not(tmp_path):
     assert "not measured yet" not in page and "A &lt;GPU&gt;" in page and "<GPU>" not in page
 
 
+def test_only_what_runs_on_a_gpu_is_missing_there(tmp_path):
+    assert benchmarks.markdown("metrics", tmp_path) == "Not measured yet: run `python benchmarks/metrics.py --record`."
+    assert "Not measured yet" in blocks.benchmark("metrics", benchmarks.read("metrics", tmp_path))
+    benchmarks.record("metrics", COLUMNS, RUN, tmp_path)
+    assert "measured yet" not in benchmarks.markdown("metrics", tmp_path)
+
+
 def test_a_value_that_is_missing_is_a_dash():
     assert benchmarks.shown({"peak_mb": None}, "peak_mb", "memory") == "–"
     assert benchmarks.shown({"s": 0.0123}, "s", "seconds") == "0.012"

@@ -337,7 +337,7 @@ def _surroundings(stamp: Mapping) -> str:
 
 
 def benchmark(name: str, found: Mapping) -> str:
-    """The tables of one benchmark, one a machine; a GPU that has not been at hand is said to be missing."""
+    """The tables of one benchmark, one a machine, and what has not been measured."""
     columns, parts = found["columns"], []
     headings = [Column(heading, numeric=kind != "text") for heading, kind in columns.values()]
     for i, run in enumerate(found["runs"]):
@@ -348,6 +348,5 @@ def benchmark(name: str, found: Mapping) -> str:
         label = f"{name} on {run['hardware']}"
         made = table(headings, rows, name=f"benchmark-{anchor(name)}-{i}", label=label, empty="No row was measured.")
         parts.append(f'{made}<p class="scp-of">{escape(benchmarks.caption(run))}</p>')
-    if not any(run["device"] == "cuda" for run in found["runs"]):
-        parts.append(f'<p class="scp-empty">{escape(benchmarks.GPU)}: not measured yet.</p>')
+    parts += [f'<p class="scp-empty">{escape(words)}</p>' for words in benchmarks.missing(name, found["runs"])]
     return "".join(parts)
