@@ -190,7 +190,10 @@ def _pins(chapter: book.Chapter) -> str:
 
 
 # Peers whose import name is not that of the package; None: imported by scanpy rather than by chapters.
-_MODULES = {"scikit-image": "skimage", "scikit-misc": None, "scvi-tools": "scvi", "xgboost-cpu": "xgboost"}
+_MODULES = {
+    "magic-impute": "magic", "pot": "ot", "scikit-image": "skimage", "scikit-misc": None, "scvi-tools": "scvi",
+    "xgboost-cpu": "xgboost",
+}  # fmt: skip
 
 
 def _module(package: str) -> str | None:
