@@ -23,6 +23,7 @@ STANDINS = {
     "cbmc-citeseq": "proteins:cbmc_citeseq",
     "cell-mixology": "mixology:cell_mixology",
     "glioblastoma": "tumours:glioblastoma",
+    "pancreas-species": "tissues:pancreas_species",
 }
 
 
