@@ -11,7 +11,9 @@ PIP     := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-
 SITE    := _build/html
 
 # Numerical libraries use one thread a process: chapters run side by side, and threads that fight for cores cost far more.
-ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+# And glibc keeps freed memory instead of giving it back at every training step (see scprimer/publish/job.py).
+KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824
+ONE_THREAD := $(KEEP_MEMORY) OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
 .PHONY: help book test lint unit notebooks site browser validate gpu clean
 .DEFAULT_GOAL := help

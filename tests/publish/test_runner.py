@@ -423,3 +423,11 @@ def test_resume_counts_only_the_same_code_and_settings(tmp_path):
     assert done(runner.Request(("qc", "anndata"), "smoke", out=str(tmp_path / "out"))) == []
     minibook.make(tmp_path, qc=["x = 2"])
     assert done(request) == []
+
+
+def test_a_kernel_keeps_freed_memory_unless_the_user_says_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "12345")
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    env = job._environment(tmp_path, {"threads": 1, "profile": "smoke"})
+    assert env["MALLOC_TRIM_THRESHOLD_"] == "12345"
+    assert env["MALLOC_MMAP_THRESHOLD_"] == job.KEEP_MEMORY["MALLOC_MMAP_THRESHOLD_"]
