@@ -328,3 +328,22 @@ def test_patients_of_the_tumours_differ_more_than_the_treatment_does():
     assert 0.5 < control.std(axis=1).median() < 1.1
     treated = log.loc[:, (of["condition"] == "panobinostat").to_numpy()]
     assert np.corrcoef(treated.mean(axis=1) - control.mean(axis=1), change)[0, 1] > 0.8
+
+
+def test_layers_of_cortex_lie_together_and_types_of_cells_do_not():
+    from scipy.spatial import cKDTree
+
+    def alike(xy, labels):
+        near = cKDTree(xy).query(xy, k=7)[1][:, 1:]
+        return float(np.mean(labels[near] == labels[:, None]))
+
+    spots, cells = cached("dlpfc"), cached("starmap")
+    layer = spots.uns["truth"]["cells"]["layer"].to_numpy()
+    assert alike(spots.obsm["spatial"], layer) > 0.8
+    named = spots.obs["layer"].notna().to_numpy()
+    assert 1 <= (~named).sum() <= 20 and (spots.obs["layer"][named].astype(str) == layer[named]).all()
+    for section in ("BZ5", "BZ9", "BZ14"):
+        at = (cells.obs["section"] == section).to_numpy()
+        xy = cells.obsm["spatial"][at]
+        assert alike(xy, cells.obs["layer"][at].astype(str).to_numpy()) > 0.8
+        assert alike(xy, cells.obs["cell_type"][at].astype(str).to_numpy()) < 0.45

@@ -170,7 +170,7 @@ def test_mutual_neighbours_by_brute_force():
 
 def test_canonical_vectors_take_out_shift_and_scale(pair):
     known, asked = m.on_shared_genes(*pair)
-    u, v, s = m.canonical(known.log, asked.log, 5)
+    u, _, s = m.canonical(known.log, asked.log, 5)
     factor = np.random.default_rng(0).uniform(0.5, 2, known.log.shape[1])
     u2, _, s2 = m.canonical(known.log * factor + 3 * factor, asked.log, 5)
     assert np.allclose(s, s2, rtol=1e-4) and np.allclose(np.abs((u * u2).sum(0))[:2], 1, atol=1e-3)
@@ -243,7 +243,9 @@ def test_surgery_moves_no_reference_cell(pair, n_batches):
 def test_networks_refuse_normalised_counts(pair):
     known, _ = m.on_shared_genes(*pair)
     with pytest.raises(ValueError, match="not whole numbers"):
-        m.train_labelled(model_for(pair), known.counts * 0.5, np.zeros(240, int), np.zeros(240, int), epochs=1, device="cpu")
+        m.train_labelled(
+            model_for(pair), known.counts * 0.5, np.zeros(240, int), np.zeros(240, int), epochs=1, device="cpu"
+        )
 
 
 # ---- stored labels ------------------------------------------------------------------------------------------------------

@@ -22,7 +22,10 @@ def cells():
 def gap(Z, batch, label):
     """Mean distance between the batches' centres within types."""
     return np.mean(
-        [np.linalg.norm(Z[(label == t) & (batch == "x")].mean(0) - Z[(label == t) & (batch == "y")].mean(0)) for t in set(label)]
+        [
+            np.linalg.norm(Z[(label == t) & (batch == "x")].mean(0) - Z[(label == t) & (batch == "y")].mean(0))
+            for t in set(label)
+        ]
     )
 
 

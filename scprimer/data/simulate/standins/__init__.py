@@ -24,6 +24,8 @@ STANDINS = {
     "cell-mixology": "mixology:cell_mixology",
     "glioblastoma": "tumours:glioblastoma",
     "pancreas-species": "tissues:pancreas_species",
+    "dlpfc": "cortex:dlpfc",
+    "starmap": "cortex:starmap",
 }
 
 
