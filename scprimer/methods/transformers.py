@@ -333,7 +333,10 @@ def bin_tokens(panel, length=None, seed=0):
 def with_cell_token(gene, value):
     """Put the cell token (value 0) before the genes; both cells x length."""
     first = np.full((len(gene), 1), CELL)
-    return {"gene": np.hstack([first, gene]).astype(np.int64), "value": np.hstack([0 * first.astype(value.dtype), value])}
+    return {
+        "gene": np.hstack([first, gene]).astype(np.int64),
+        "value": np.hstack([0 * first.astype(value.dtype), value]),
+    }
 
 
 def usual(panel):
@@ -369,7 +372,9 @@ def rank_tokens(panel, medians, length=None):
     Source: Theodoris et al. (2023), "rank value encoding".
     """
     if len(medians) != panel.counts.shape[1]:
-        raise ValueError(f"{len(medians)} medians for a vocabulary of {panel.counts.shape[1]}: take those of its training")
+        raise ValueError(
+            f"{len(medians)} medians for a vocabulary of {panel.counts.shape[1]}: take those of its training"
+        )
     gene, _ = expressed_first(panel, panel.logged() - np.log(medians), length)
     return with_cell_token(gene, np.where(gene != PAD, np.arange(1, gene.shape[1] + 1), 0))
 

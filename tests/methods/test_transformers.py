@@ -132,7 +132,7 @@ def test_tokens_of_genes_by_name(vocabulary):
 
 
 def test_an_unknown_gene_is_named_with_its_neighbours():
-    with pytest.raises(ValueError, match="'CD3' is not in the vocabulary of 2 genes .near: CD3D"):
+    with pytest.raises(ValueError, match=r"'CD3' is not in the vocabulary of 2 genes .near: CD3D"):
         tf.Vocabulary(["CD3D", "LYZ"]).tokens(["LYZ", "CD3"])
 
 
@@ -168,7 +168,7 @@ def test_align_refuses_what_is_no_cell(counts, words):
 
 
 def test_align_says_when_the_names_are_of_another_kind(vocabulary):
-    with pytest.raises(ValueError, match="0 of the vocabulary's 12 genes .*vocabulary: G0.*given: ENSG1"):
+    with pytest.raises(ValueError, match=r"0 of the vocabulary's 12 genes .*vocabulary: G0.*given: ENSG1"):
         tf.align(np.ones((1, 2)), ["ENSG1", "ENSG2"], vocabulary)
 
 
