@@ -232,7 +232,7 @@ def test_training_learns_regions_that_single_nodes_do_not_show_and_never_reads_h
     assert (answer(gn.rewired(A), y).argmax(1) == y)[rest].mean() < right - 0.1
     blind = y.copy()
     blind[rest] = 0
-    assert np.array_equal(answer(A, blind), answer(A, y))
+    assert np.allclose(answer(A, blind), answer(A, y), atol=1e-3)  # to rounding: threads add in any order
 
 
 def test_own_features_come_through_where_neighbours_drown_them(rng):
