@@ -31,3 +31,11 @@ def rng():
     import numpy as np
 
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def explorer_bundle():
+    """Makes a simulated bundle of the explorer: ``explorer_bundle(cells=300, ...)``."""
+    from explorer_example import example_bundle
+
+    return example_bundle

@@ -29,6 +29,12 @@ def give_up(reason: str):
 
 
 @pytest.fixture(scope="session")
+def cannot_run():
+    """What to call, with a reason, where something that a test needs is missing."""
+    return give_up
+
+
+@pytest.fixture(scope="session")
 def site(root, tmp_path_factory) -> Path:
     """The folder of the built book: SCPRIMER_SITE, or a build of its own."""
     given = os.environ.get("SCPRIMER_SITE")
@@ -50,13 +56,26 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="session")
-def address(site) -> str:
+def serve():
+    """Serves a folder on loopback: ``serve(folder) -> address``."""
+    servers = []
+
+    def begin(folder: Path) -> str:
+        handler = functools.partial(Quiet, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield begin
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def address(site, serve) -> str:
     """Where the site is served."""
-    handler = functools.partial(Quiet, directory=str(site))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
+    return serve(site)
 
 
 @pytest.fixture(scope="session")
@@ -104,11 +123,11 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser, address):
-    """Opens a window: ``visit(size="phone", color_scheme="dark", ...) -> Visit``."""
+def window(browser):
+    """Opens a window on an address: ``window(address, size="phone", color_scheme="dark", ...) -> Visit``."""
     contexts = []
 
-    def open_window(size: str = "desktop", **options) -> Visit:
+    def open_window(address: str, size: str = "desktop", **options) -> Visit:
         context = browser.new_context(viewport=SIZES[size], **options)
         contexts.append(context)
         return Visit(context, address)
@@ -116,3 +135,9 @@ def visit(browser, address):
     yield open_window
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def visit(window, address):
+    """Opens a window on the site: ``visit(size="phone", color_scheme="dark", ...) -> Visit``."""
+    return functools.partial(window, address)
