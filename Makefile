@@ -1,6 +1,7 @@
 # The two commands:  make book  (read it)   make test  (check it).  Both do their own set-up in .venv/.
 #   make book EDITION=smoke   execute every chapter afresh on simulated data and render that edition
 #   make validate             re-execute the chapters on the real data (fetched, or from SCPRIMER_MIRROR) and compare
+#   make course-test          make the course kit of all chapters and grade it with nbgrader
 #   make gpu                  execute the chapters in the profile `full` and keep their records
 PYTHON  ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; (3,11) <= sys.version_info[:2] < (3,14) and print("$(p)")' 2>/dev/null)))
 EDITION ?= standard
@@ -15,7 +16,7 @@ SITE    := _build/html
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824
 ONE_THREAD := $(KEEP_MEMORY) OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-.PHONY: help book test lint unit notebooks site browser validate gpu clean
+.PHONY: help book test lint unit notebooks site browser validate gpu course-test clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,7 +37,7 @@ lint: $(VENV)/.all
 	$(BIN)/ruff format --check .
 
 unit: $(VENV)/.all
-	$(ONE_THREAD) $(BIN)/python -m pytest tests -m "not browser" -n $(WORKERS) --dist loadfile
+	$(ONE_THREAD) $(BIN)/python -m pytest tests -m "not browser and not course" -n $(WORKERS) --dist loadfile
 
 notebooks: $(VENV)/.all
 	$(ONE_THREAD) SCPRIMER_PROFILE=smoke $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
@@ -55,6 +56,9 @@ validate: $(VENV)/.all
 
 gpu: $(VENV)/.all
 	$(BIN)/scprimer run --all --profile full --keep-record
+
+course-test: $(VENV)/.all
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/publish/test_course_grading.py -n $(WORKERS)
 
 clean:
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache

@@ -25,6 +25,7 @@ examples:
   scprimer run unsupervised -p dataset my.h5ad     the same chapter on your own cells
   scprimer run --all --profile smoke --workers 2   everything, small and simulated, two at a time
   scprimer doctor                           can this machine run the book?
+  scprimer course ../autumn --chapters anndata qc normalisation --start 2026-10-05     a course of three sessions
 """
 
 
@@ -108,6 +109,16 @@ def parser(argv: list[str]) -> argparse.ArgumentParser:
     )
     build.add_argument("--out", type=Path, metavar="DIR", help="where the site goes (default: _build)")
     build.add_argument("--workers", type=_positive, default=1, metavar="N", help="chapters side by side, if executed")
+
+    course = command("course", _course, "make a course of some chapters: notebooks, assignments, slides", COURSE_WORDS)
+    course.add_argument("out", type=Path, metavar="OUT", help="folder that receives the course")
+    course.add_argument("--chapters", nargs="+", required=True, metavar="CHAPTER", help="one a session, in this order")
+    course.add_argument(
+        "--start", metavar="DATE", help="day of the first session, such as 2026-10-05; one a week follows"
+    )
+    course.add_argument(
+        "--force", action="store_true", help="replace what an earlier call wrote to OUT, and nothing else"
+    )
     return top
 
 
@@ -115,6 +126,12 @@ RUN_WORDS = """\
 Each chapter is executed as a temporary copy, in a process of its own whose time and memory are watched. The clone stays
 as it is, unless --record writes the outputs back. What fails is reported at the end (exit code 1), and the rest goes on;
 `scprimer run --resume` does what is left of an interrupted run."""
+
+
+COURSE_WORDS = """\
+OUT receives notebooks for students (stubs in place of solutions) and for the teacher, nbgrader assignments whose hidden
+tests are the exercises' own checks, slides, a schedule with what each session needs, and a sheet for a JupyterHub.
+Nothing is executed and nothing is downloaded. OUT/README.md says what is what."""
 
 
 def _run_arguments(run: argparse.ArgumentParser) -> None:
@@ -271,6 +288,17 @@ def _build(args: argparse.Namespace) -> int:
 
     more = {"out": args.out} if args.out else {}
     print(build.build(book.root(), edition=args.edition, strict=True, workers=args.workers, **more))
+    return 0
+
+
+def _course(args: argparse.Namespace) -> int:
+    from scprimer.publish import course
+
+    sessions = course.make(book.root(), args.out, args.chapters, start=args.start, force=args.force)
+    for s in sessions:
+        when = f"  {s.day.isoformat()}" if s.day else ""
+        print(f"{s.number:>2}{when}  {s.chapter.slug:<18} {len(s.exercises)} exercises, {s.points} points")
+    print(f"written to {args.out}: begin with {args.out / 'README.md'}")
     return 0
 
 

@@ -48,14 +48,14 @@ def test_the_publishing_room_needs_no_science_stack():
         "import sys\n"
         "for name in ('numpy', 'pandas', 'torch', 'anndata', 'dask', 'distributed', 'papermill', 'nbclient', 'psutil'):\n"
         "    sys.modules[name] = None\n"
-        "from scprimer.publish import book, doctor, job, journal, record, runner, screen, stamp, status, symbols\n"
+        "from scprimer.publish import book, course, doctor, job, journal, record, runner, screen, stamp, status, symbols\n"
         "from pathlib import Path\nprint(status.table(Path.cwd()), status.listing(Path.cwd(), planned=True))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=book.root())
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["list", "run", "status", "doctor", "data", "export", "new", "build"])
+@pytest.mark.parametrize("name", ["list", "run", "status", "doctor", "data", "export", "new", "build", "course"])
 def test_every_command_explains_itself(capsys, name):
     with pytest.raises(SystemExit) as stopped:
         cli.main([name, "--help"])
