@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
-import time
 
 import minibook
 import pytest
@@ -27,19 +26,14 @@ def clone(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_starting_is_quick_and_imports_no_science():
+def test_starting_imports_no_science():
     code = (
         "import sys\nfrom scprimer import cli\n"
         "try:\n    cli.main(['--version'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'numpy', 'pandas', 'torch', 'dask', 'distributed', 'papermill', 'nbclient', 'psutil', 'IPython'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.3
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_the_publishing_room_needs_no_science_stack():
