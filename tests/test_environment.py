@@ -71,6 +71,16 @@ def test_the_conda_environment_installs_the_same_pins_and_extras_that_exist(root
     assert len(pip) == 2, "versions belong in constraints.txt, not here"
 
 
+def test_the_newest_versions_are_tried_without_the_pins(root):
+    made = subprocess.run(
+        ["make", "--dry-run", "test-latest"], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
+    assert ".venv-latest/bin/python -m pytest tests" in made and ".venv-latest/bin/python -m pytest notebooks" in made
+    assert "constraints.txt" not in made and "--upgrade-strategy eager" in made
+    left_out = re.search(r"--deselect (\S+)::(\w+)", made)
+    assert f"def {left_out[2]}(" in (root / left_out[1]).read_text(), "what is left out still exists"
+
+
 def test_the_docker_image_and_make_install_with_the_pins(root):
     for name in ("Dockerfile", "Makefile"):
         assert "--constraint constraints.txt" in (root / name).read_text(), name

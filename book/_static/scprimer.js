@@ -1,4 +1,5 @@
-// Sorting and filtering of generated tables, and the address of the reader's own JupyterHub. Everything works without it.
+// Tables that can be sorted and filtered, words that explain themselves, figures that one can enlarge, and the address of the
+// reader's own JupyterHub. Everything can be read without it.
 "use strict";
 
 function plain(cell) {
@@ -114,7 +115,97 @@ function equipHub(form) {
   });
 }
 
+// ---- words of the glossary ----
+// Shown on hover and on focus; stays while the pointer is on the word or on the explanation; Escape takes it away (WCAG 1.4.13).
+function explainTerms(links) {
+  const tip = element("div", { class: "scp-tip", role: "tooltip", hidden: "" });
+  document.body.append(tip);
+  let shownFor = null, timer = 0, touched = false;
+  const hide = () => { clearTimeout(timer); tip.hidden = true; shownFor = null; };
+  const hideSoon = () => { clearTimeout(timer); timer = setTimeout(hide, 250); };
+  const show = (link, about) => {
+    clearTimeout(timer);
+    tip.innerHTML = about.innerHTML;
+    tip.hidden = false;
+    shownFor = link;
+    const [word] = link.getClientRects(), edge = document.documentElement.clientWidth - 12;
+    const left = Math.max(12, Math.min(word.left, edge - tip.offsetWidth));
+    const below = word.bottom + 4 + tip.offsetHeight < innerHeight || word.top < tip.offsetHeight + 4;
+    tip.style.left = `${left + scrollX}px`;
+    tip.style.top = `${scrollY + (below ? word.bottom + 4 : word.top - tip.offsetHeight - 4)}px`;
+  };
+  for (const link of links) {
+    const about = document.getElementById(`about-${link.hash.slice(1)}`);
+    if (!about) continue;
+    link.setAttribute("aria-describedby", about.id);
+    link.addEventListener("pointerenter", (event) => { if (event.pointerType === "mouse") show(link, about); });
+    link.addEventListener("pointerleave", hideSoon);
+    link.addEventListener("focus", () => show(link, about));
+    link.addEventListener("blur", hideSoon);
+    link.addEventListener("pointerdown", (event) => { touched = event.pointerType === "touch" && shownFor !== link; });
+    // The first touch explains the word, the second follows the link.
+    link.addEventListener("click", (event) => { if (touched) { event.preventDefault(); show(link, about); touched = false; } });
+  }
+  tip.addEventListener("pointerenter", () => clearTimeout(timer));
+  tip.addEventListener("pointerleave", hideSoon);
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  document.addEventListener("pointerdown", (event) => { if (!tip.contains(event.target) && event.target !== shownFor) hide(); });
+}
+
+// ---- figures ----
+function enlargeFigures(images) {
+  const dialog = element("dialog", { class: "scp-dialog", "aria-label": "Enlarged figure" });
+  const close = element("button", { type: "button", class: "scp-close" }, "Close");
+  const stage = element("div", { class: "scp-stage", tabindex: "0", role: "region", "aria-label": "Figure" });
+  const words = element("p");
+  dialog.append(close, stage, words);
+  document.body.append(dialog);
+  close.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("close", () => stage.replaceChildren());
+  for (const image of images) {
+    const button = element("button", { type: "button", class: "scp-enlarge" }, "Enlarge");
+    if (image.alt) button.setAttribute("aria-label", `Enlarge the figure: ${image.alt}`);
+    const open = () => {
+      stage.replaceChildren(element("img", { src: image.src, alt: image.alt }));
+      words.textContent = image.closest("figure")?.querySelector(".caption-text")?.textContent ?? "";
+      button.focus(); // where the focus goes back to
+      dialog.showModal();
+      close.focus();
+    };
+    button.addEventListener("click", open);
+    image.addEventListener("click", open);
+    image.classList.add("scp-figure");
+    image.after(button);
+  }
+}
+
+// Boxes that scroll can be scrolled with the keyboard.
+function reachScrollers() {
+  document.querySelectorAll(".bd-article :is(.scp-formula, pre, .output, .text_html, .pst-scrollable-table-container, figure)").forEach((box) => {
+    const scrolls = box.scrollWidth > box.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(box).overflowX);
+    if (scrolls && !box.querySelector("a, button, [tabindex]")) box.tabIndex = 0;
+    else if (box.tabIndex === 0) box.removeAttribute("tabindex");
+  });
+}
+
+// On paper everything that is folded lies open, except solutions.
+function unfoldForPrint() {
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll(".bd-article details:not([open])")].filter((d) => !d.closest(".tag_exercise-solution"));
+    for (const details of opened) details.open = true;
+  });
+  addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
+}
+
 document.querySelectorAll("table[data-sortable]").forEach(equip);
+explainTerms(document.querySelectorAll("a.scp-term"));
+enlargeFigures(document.querySelectorAll(".bd-article :is(figure, .cell_output) img"));
+reachScrollers();
+addEventListener("load", reachScrollers);
+addEventListener("resize", reachScrollers);
+unfoldForPrint();
 document.querySelectorAll("form[data-hub]").forEach(equipHub);
 if (remembered()) {
   document.querySelectorAll("a.btn-launch-hub").forEach((link) => {

@@ -94,6 +94,15 @@ def browser():
         running.close()
 
 
+@pytest.fixture(scope="session")
+def axe(root) -> str:
+    """The source of axe-core, which tests/browser/axe.sh has fetched."""
+    found = sorted((root / "_build" / "tools").glob("axe-core-*/axe.min.js"))
+    if not found:
+        give_up("axe-core is not here: run `sh tests/browser/axe.sh` (it needs npm)")
+    return found[-1].read_text(encoding="utf-8")
+
+
 class Visit:
     """One page in one window; ``faults`` collects what goes wrong in it."""
 

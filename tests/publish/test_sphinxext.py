@@ -287,3 +287,16 @@ class Script:
 ])  # fmt: skip
 def test_scripts_of_thebe_and_widgets_are_dropped(script, unused):
     assert pages._unused(script) is unused
+
+
+def test_marks_in_code_that_colour_nothing_are_dropped():
+    code = '<span class="n">x</span><span class="w"> </span><span class="o">=</span><span class="p">(</span><span class="nb">len</span>'
+    assert pages._PLAIN_CODE.sub(r"\1", code) == 'x <span class="o">=</span>(<span class="nb">len</span>'
+
+
+def test_old_roles_of_the_bibliography_are_dropped():
+    for start in ('<div role="list" class="citation-list">', '<div class="citation-list" role="list">'):
+        assert pages._OLD_ROLES.sub("", f'{start}<div class="citation" role="doc-biblioentry">') == (
+            '<div class="citation-list"><div class="citation">'
+        )
+    assert pages._OLD_ROLES.sub("", '<ul role="list">') == '<ul role="list">'

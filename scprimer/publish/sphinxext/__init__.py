@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import posixpath
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from docutils.utils.math import MathError
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
@@ -21,7 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.math import get_node_equation_number
 
 from scprimer.publish import benchmarks, book, ledger, stamp
-from scprimer.publish.sphinxext import blocks, bookmap, maths, pages, view
+from scprimer.publish.sphinxext import blocks, bookmap, maths, pages, search, spreads, terms, view
 
 HERE = Path(__file__).parent
 _CHAPTER = re.compile(r"notebooks/[\w-]+/([\w-]+)")
@@ -55,6 +57,10 @@ class Scprimer(SphinxDirective):
             "literature": lambda: blocks.reported_table(sorted(rows.reported, key=lambda r: not r.ours), self.link),
             "failures": lambda: blocks.failures(rows.pitfalls, self.link),
             "status": lambda: blocks.status_table(rows.costs, self.link),
+            "spreads": lambda: spreads.spreads(rows.claims, self.link),
+            "single": lambda: spreads.single(rows.claims),
+            "devices": lambda: spreads.devices(rows.claims, self.link),
+            "surroundings": lambda: spreads.surroundings(rows.costs),
             "benchmark": lambda: blocks.benchmark(argument, benchmarks.read(argument, top)),
         }
         if kind not in made:
@@ -118,19 +124,36 @@ def _mathml(node: nodes.Node, *, block: bool) -> str:
         return f"<code>{nodes.unescape(latex)}</code>"
 
 
-def use_templates(app: Sphinx, config: Any) -> None:
-    """Put the extension's templates before the theme's."""
+def visit_fold(self: Any, node: nodes.Element) -> None:
+    """A folded cell. MyST-NB names every one "Toggle hidden content" for screen readers; what one sees is a better name."""
+    self.body.append(f'<details class="admonition hide {" ".join(node["classes"])}">\n<summary>\n')
+    self.body.append(f'<p class="collapsed admonition-title">{escape(node["prompt_show"])}</p>\n')
+    self.body.append(f'<p class="expanded admonition-title">{escape(node["prompt_hide"])}</p>\n</summary>\n')
+
+
+def depart_fold(self: Any, node: nodes.Element) -> None:
+    """The end of a folded cell."""
+    self.body.append("</details>\n")
+
+
+def prepare(app: Sphinx, config: Any) -> None:
+    """Put the extension's templates before the theme's, and its folds in place of MyST-NB's."""
     config.templates_path.insert(0, str(HERE / "templates"))
+    app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register everything with Sphinx."""
     app.add_directive("scprimer", Scprimer)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
-    app.connect("config-inited", use_templates)
+    app.add_post_transform(terms.ExplainTerms)
+    app.connect("config-inited", prepare)
     app.connect("builder-inited", read_ledger)
+    app.connect("builder-inited", search.prepare)
     app.connect("env-get-outdated", outdated)
     app.connect("source-read", prepare_source)
+    app.connect("doctree-read", search.add_names)
+    app.connect("doctree-read", pages.box_further)
     app.connect("html-page-context", pages.context, priority=900)
     app.connect("build-finished", pages.drop_unused)
     app.add_css_file("scprimer.css", priority=900)

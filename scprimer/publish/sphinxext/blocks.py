@@ -140,7 +140,7 @@ def claims_table(claims: Sequence[ledger.ClaimRow], link: Link) -> str:
         rows.append(
             Row(
                 [
-                    Cell(_a(there, c.text) + _beside_mark(c, link), c.text),
+                    Cell(_a(there, c.text) + _own_link(anchor(c.anchor), "claim") + _beside_mark(c, link), c.text),
                     Cell(_chapter_link(c.chapter, link), ledger.chapter_name(c.chapter.slug)),
                     Cell(escape(KIND_WORDS.get(c.kind, c.kind)), KIND_WORDS.get(c.kind, c.kind)),
                     Cell(spread(c.measured), _sort(c.measured.mean)),
@@ -157,6 +157,11 @@ def claims_table(claims: Sequence[ledger.ClaimRow], link: Link) -> str:
         columns, rows, name="claims", label="Every claim of the book, with what was measured",
         empty="No chapter has recorded a claim yet.",
     )  # fmt: skip
+
+
+def _own_link(name: str, what: str) -> str:
+    """The address of a row, to be shared; the style sheet shows it on the row that one rests on."""
+    return f'<a class="scp-own" href="#{escape(name)}" aria-label="Link to this {what}">#</a>'
 
 
 def _beside_mark(claim: ledger.ClaimRow, link: Link) -> str:
@@ -186,7 +191,8 @@ def reported_table(
         note = f' <span class="scp-of">{escape(r.row["compare"])}</span>' if r.row.get("compare") else ""
         words = ledger.COMPARABILITY[r.comparability]
         remark = f" {prose(str(r.waived or r.remark))}" if r.waived or r.remark else ""
-        cells = [Cell(what, r.row["setting"])]
+        own = _own_link(anchor("reported-" + r.row["id"]), "figure") if chapters else ""
+        cells = [Cell(what + own, r.row["setting"])]
         if chapters:
             cells.append(Cell(_chapter_link(r.chapter, link), ledger.chapter_name(r.chapter.slug)))
         cells += [

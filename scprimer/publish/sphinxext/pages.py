@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from html import escape
 from pathlib import Path
@@ -12,10 +13,25 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 # Pages whose tables need the whole width.
-WIDE = ("book/index", "book/methods", "book/ledger", "book/failures", "book/status", "book/benchmarks")
+WIDE = (
+    "book/index",
+    "book/methods",
+    "book/ledger",
+    "book/failures",
+    "book/status",
+    "book/benchmarks",
+    "book/reproducibility",
+)
 HUB_PAGE = "book/how-to-run"
 HUB_ANCHOR = "on-a-jupyterhub"
-_UNUSED_SCRIPTS = ("thebe", "require")
+_UNUSED_SCRIPTS = ("thebe", "require", "design-tabs")
+_UNUSED_STYLES = ("thebe", "sphinx-design")  # no page has tabs, grids or cards of sphinx-design
+# Docutils writes a role that ARIA has deprecated, in a list that then has no items; sources are plain text with links.
+_OLD_ROLES = re.compile(
+    r' role="doc-biblioentry"|(?<=<div) role="list"(?= class="citation-list")|(?<=class="citation-list") role="list"'
+)
+# Names, punctuation and blanks in highlighted code have the colour of plain text: their marks are a third of a chapter's weight.
+_PLAIN_CODE = re.compile(r'<span class="(?:n|p|w)">([^<]*)</span>')
 # Files of the theme that no page of this book asks for: icon fonts, source maps, thebe.
 _UNUSED_FILES = (
     "vendor/fontawesome",
@@ -31,7 +47,11 @@ def context(
 ) -> None:
     """Adjust what the theme has put together for one page."""
     context["script_files"] = [s for s in context["script_files"] if not _unused(s)]
-    context["css_files"] = [c for c in context["css_files"] if "thebe" not in str(getattr(c, "filename", c))]
+    context["css_files"] = [
+        c for c in context["css_files"] if not any(n in str(getattr(c, "filename", c)) for n in _UNUSED_STYLES)
+    ]
+    if "body" in context:
+        context["body"] = _OLD_ROLES.sub("", _PLAIN_CODE.sub(r"\1", context["body"]))
     context["use_thebe"] = False
     if "pagetitle" in context:
         context["pagetitle"] = escape(context["pagetitle"])  # the theme puts it into the page as it is
@@ -101,7 +121,6 @@ def _previews(app: Sphinx, pagename: str, context: dict[str, Any], doctree: node
 
 def _plain(title: str) -> str:
     """A title without the markup that Sphinx has put into it."""
-    import re
     from html import unescape
 
     return unescape(re.sub(r"<[^>]+>", "", title))
@@ -113,6 +132,14 @@ def _first_words(doctree: nodes.document, limit: int = 200) -> str:
         if len(words) > 40:
             return words if len(words) <= limit else words[:limit].rsplit(" ", 1)[0] + " …"
     return ""
+
+
+def box_further(app: Sphinx, doctree: nodes.document) -> None:
+    """Mark what a chapter proposes to do next, a section or a paragraph called "Take it further", for the style sheet."""
+    for node in doctree.findall(lambda n: isinstance(n, nodes.section | nodes.paragraph)):
+        head = next((child for child in node.children if child.astext()), None)
+        if isinstance(head, nodes.title | nodes.strong) and head.astext().startswith("Take it further"):
+            node["classes"].append("scp-further")
 
 
 def drop_unused(app: Sphinx, error: Exception | None) -> None:

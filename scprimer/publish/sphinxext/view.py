@@ -18,6 +18,7 @@ from scprimer.publish.sphinxext import stills
 
 _HIDDEN = "remove-cell"
 _SOLUTION_PROMPTS = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide the solution"}
+_LONG = 40  # lines of code that fill a screen
 _PARAMETER_PROMPTS = {"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 # Take-aways link to the section that they come from by its tag: [Build it](#build).
 _SECTION_LINK = re.compile(rf"\]\(#({'|'.join(book.ANATOMY)})\)")
@@ -105,6 +106,10 @@ def _fold(cell: dict) -> None:
         cell["metadata"].setdefault("mystnb", {}).update(_PARAMETER_PROMPTS)
     elif "exercise-solution" in tags:
         cell["metadata"].setdefault("mystnb", {}).update(_SOLUTION_PROMPTS)
+    elif (lines := len(book.source(cell).splitlines())) > _LONG and not any(tag.startswith("hide-") for tag in tags):
+        tags.append("hide-input")
+        prompts = {"code_prompt_show": f"Show the code ({lines} lines)", "code_prompt_hide": "Hide the code"}
+        cell["metadata"].setdefault("mystnb", {}).update(prompts)
 
 
 def _anchors(cell: dict, slug: str, waiting: set[str]) -> list[str]:

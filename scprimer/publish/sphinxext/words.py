@@ -20,7 +20,7 @@ RESAMPLE_WORDS = {
 def figure(value: float | None, digits: int = 3) -> str:
     """A number as HTML, to so many significant digits: ``1,234``, ``0.871``, ``2.1 × 10⁻⁷``; a dash for None."""
     if value is None:
-        return '<span class="scp-none" aria-label="none">–</span>'
+        return '<span class="scp-none"><span aria-hidden="true">–</span><span class="scp-hidden">none</span></span>'
     if value in (float("inf"), float("-inf")):
         return "∞" if value > 0 else "−∞"
     size = abs(value)
