@@ -69,7 +69,7 @@ test-latest: $(LATEST)/bin/python
 	PYTHONWARNINGS=ignore $(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager pip torch
 	PYTHONWARNINGS=ignore $(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[reference,run,book,dev]"
 	$(LATEST)/bin/python -m pip list --format=freeze > $(LATEST)/versions.txt
-	$(ONE_THREAD) $(LATEST)/bin/python -m pytest tests -m "not browser" -n $(WORKERS) --dist loadfile \
+	$(ONE_THREAD) $(LATEST)/bin/python -m pytest tests -m "not browser and not course" -n $(WORKERS) --dist loadfile \
 		--deselect tests/test_environment.py::test_what_is_installed_here_is_what_is_pinned
 	$(ONE_THREAD) SCPRIMER_PROFILE=smoke $(LATEST)/bin/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 		--nbval-cell-timeout=120 -n $(WORKERS) --dist loadfile -p no:cacheprovider
