@@ -371,6 +371,7 @@ class Mini:
         medians: what is usual for each gene, of the pool.
         sizes: width, heads, layers and length (most genes of a cell).
         words: further words of the sentences: the end, then prompts.
+        losses: training loss of each pass of its pretraining.
     """
 
     name: str
@@ -379,6 +380,7 @@ class Mini:
     medians: np.ndarray
     sizes: dict
     words: tuple = ()
+    losses: tuple = ()
 
     def token(self, word):
         """Token of a further word (int); ValueError for one that the model does not have."""
@@ -453,11 +455,13 @@ def pretrain_mini(mini, panel, *, steps, batch_size=32, learning_rate=2e-3, seed
         :class:`scprimer.train.History`.
     """
     batch_size = min(batch_size, len(panel))
-    return fit(
+    history = fit(
         mini.model, mini.tokens(panel, seed=seed), LOSS[mini.name], epochs=max(1, round(steps * batch_size / len(panel))),
         batch_size=batch_size, seed=seed, optimiser=partial(torch.optim.Adam, lr=learning_rate), schedule=warm_then_down,
         clip=1.0, device=device, label=label,
     )  # fmt: skip
+    mini.losses = tuple(map(float, history.train))
+    return history
 
 
 FORMAT = "scprimer-mini-1"
@@ -465,10 +469,10 @@ FORMAT = "scprimer-mini-1"
 
 def save_mini(mini, path):
     """Write a :class:`Mini` to one safetensors file: the weights, and in its header JSON under the key ``scprimer-mini``
-    with ``format``, ``name``, ``genes``, ``medians``, ``sizes`` and ``words``. The file appears whole or not at all."""
+    with ``format``, ``name``, ``genes``, ``medians``, ``sizes``, ``words`` and ``losses``. The file appears whole or not at all."""
     path = Path(path)
     about = {"format": FORMAT, "name": mini.name, "genes": mini.vocabulary.genes, "medians": mini.medians.tolist(),
-             "sizes": mini.sizes, "words": list(mini.words)}  # fmt: skip
+             "sizes": mini.sizes, "words": list(mini.words), "losses": list(mini.losses)}  # fmt: skip
     tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in mini.model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -491,6 +495,7 @@ def load_mini(path):
     )
     mini.model.load_state_dict(tensors)
     mini.model.eval()
+    mini.losses = tuple(about["losses"])
     return mini
 
 
@@ -514,7 +519,7 @@ def pretrained_mini(run, name, vocabulary, panel, *, seed=0, prompts=(), **chang
         changed: sizes that differ from :func:`sizes_for`.
 
     Returns:
-        ``(mini, history)``; the history is None when the file was there.
+        :class:`Mini`.
     """
     network, training = ({k: changed.get(k, v) for k, v in part.items()} for part in sizes_for(run))
     prompts = tuple(prompts) if name == "cell2sentence" else ()
@@ -526,12 +531,12 @@ def pretrained_mini(run, name, vocabulary, panel, *, seed=0, prompts=(), **chang
         run.checkpoints.append(path.name)
         mini = load_mini(path)
         mini.model.to(run.device)
-        return mini, None
+        return mini
     mini = new_mini(name, vocabulary, usual(panel), seed=seed, prompts=prompts, **network)
-    history = pretrain_mini(mini, panel, seed=seed, device=run.device, label=f"mini {name}", **training)
+    pretrain_mini(mini, panel, seed=seed, device=run.device, label=f"mini {name}", **training)
     if run.profile != "smoke":
         save_mini(mini, path)
-    return mini, history
+    return mini
 
 
 def mini_scgpt(run):
@@ -546,7 +551,7 @@ def mini_scgpt(run):
     studies, held_out = blood_pool(run)
     vocabulary = vocabulary_for(list(studies.values()), held_out.var_names, run.pick(smoke=128, standard=320))
     unlabelled = pool(*(panel_of(a, vocabulary) for a in studies.values()))
-    return pretrained_mini(run, "scgpt", vocabulary, unlabelled, seed=1000 * run.seed)[0]
+    return pretrained_mini(run, "scgpt", vocabulary, unlabelled, seed=1000 * run.seed)
 
 
 PUBLIC = {  # name -> (where it is published, files of the folder)

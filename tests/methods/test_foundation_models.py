@@ -190,6 +190,7 @@ def test_ranks_are_read_back_by_a_line(vocabulary):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_miniature_reads_cells_saves_and_loads(vocabulary, panel, name, tmp_path):
     made = mini(vocabulary, name)
+    made.losses = (2.5, 1.25)
     Z = made.vectors(panel)
     assert Z.shape == (30, 16) and np.isfinite(Z).all()
     if name == "scgpt":
@@ -201,6 +202,7 @@ def test_a_miniature_reads_cells_saves_and_loads(vocabulary, panel, name, tmp_pa
         and again.vocabulary.genes == GENES
         and again.words == made.words
         and again.sizes == made.sizes
+        and again.losses == made.losses
     )
     assert np.allclose(Z, again.vectors(panel), atol=1e-6)
     assert not list((tmp_path / "deep").glob(".*"))

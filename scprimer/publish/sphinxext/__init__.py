@@ -137,7 +137,8 @@ def depart_fold(self: Any, node: nodes.Element) -> None:
 
 def prepare(app: Sphinx, config: Any) -> None:
     """Put the extension's templates before the theme's, and its folds in place of MyST-NB's."""
-    from myst_nb.sphinx_ import HideCodeCellNode  # brings the machinery that executes notebooks: only where a book is built
+    # Here and not above: it brings what executes notebooks, which only a build needs.
+    from myst_nb.sphinx_ import HideCodeCellNode
 
     config.templates_path.insert(0, str(HERE / "templates"))
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
