@@ -4,7 +4,7 @@
 #   make course-test          make the course kit of all chapters and grade it with nbgrader
 #   make gpu                  execute the chapters in the profile `full` and keep their records
 #   make test-latest          units and smoke chapters with the newest versions that are allowed, in .venv-latest/
-PYTHON  ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; (3,11) <= sys.version_info[:2] < (3,14) and print("$(p)")' 2>/dev/null)))
+PYTHON  ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; (3,11,5) <= sys.version_info[:3] < (3,14) and print("$(p)")' 2>/dev/null)))
 EDITION ?= standard
 WORKERS ?= 2
 VENV    := .venv
@@ -75,7 +75,7 @@ test-latest: $(LATEST)/bin/python
 		--nbval-cell-timeout=120 -n $(WORKERS) --dist loadfile -p no:cacheprovider
 
 $(LATEST)/bin/python:
-	@test -n "$(PYTHON)" || { echo "scprimer needs Python 3.11, 3.12 or 3.13 and found none: install one, or name it: make PYTHON=/path/to/python"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "scprimer needs Python 3.11 (3.11.5 or newer), 3.12 or 3.13 and found none: install one, or name it: make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(LATEST)
 
 clean:
@@ -83,7 +83,7 @@ clean:
 
 # ---- set-up ----------------------------------------------------------------------------------------------------------
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "scprimer needs Python 3.11, 3.12 or 3.13 and found none: install one, or name it: make PYTHON=/path/to/python"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "scprimer needs Python 3.11 (3.11.5 or newer), 3.12 or 3.13 and found none: install one, or name it: make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 
