@@ -28,6 +28,8 @@ def nbgrader(folder: Path, *arguments: str) -> str:
     environment = kept | {
         name: str(folder / ".jupyter") for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
     }
+    # nbgrader calls alembic by its name.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     call = [sys.executable, "-m", "nbgrader", *arguments]
     done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(arguments)}:\n{done.stdout}{done.stderr}"
