@@ -14,13 +14,11 @@ that differ" leaves them out there, too. Results are compared before anything is
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 
 GENES, HIDDEN = 2000, 128
 COLUMNS = {  # of the table: key of a row -> heading, format
@@ -135,20 +133,14 @@ def main() -> None:
         print(
             f"{row['contender']:<42} {row['moves']:>12,} moves {row['seconds']:>10,.2f} s, {row['ratio']:.1f} times as fast"
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    run = {
-        "hardware": args.hardware or f"{cores} CPU cores",
-        "device": "cpu",
-        "threads": args.threads,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "setting": f"{args.concepts} concepts x {args.cells} cells x {GENES:,} genes, {HIDDEN} hidden units; the definition timed on "
-        f"{args.naive:,} moves and multiplied up",
-        "versions": {"torch": version("torch"), "numpy": version("numpy")},
-        "rows": rows,
-    }
     if args.record:
         from scprimer.publish import benchmarks
 
+        setting = (
+            f"{args.concepts} concepts x {args.cells} cells x {GENES:,} genes, {HIDDEN} hidden units; the definition timed on "
+            f"{args.naive:,} moves and multiplied up"
+        )
+        run = benchmarks.on_cpu(rows, setting, ("torch", "numpy"), args.threads, args.hardware)
         print(benchmarks.record("concepts", COLUMNS, run), "written")
 
 

@@ -13,13 +13,11 @@ within types compile once for each size of a type.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 
 DIMENSIONS, TYPES, BATCHES, NEIGHBOURS = 50, 8, 3, 90
 COLUMNS = {  # of the table: key of a row -> heading, format
@@ -151,20 +149,14 @@ def main() -> None:
     for row in rows:
         print(f"{row['cells']:>7,} cells, {row['score']:<20} {row['seconds']:.4f} s, scib-metrics {row['reference']:.4f} s "
               f"(first {row['first']:.2f} s): {row['ratio']:.1f} times as fast")  # fmt: skip
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    run = {
-        "hardware": args.hardware or f"{cores} CPU cores",
-        "device": "cpu",
-        "threads": args.threads,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "setting": f"{DIMENSIONS} dimensions, {TYPES} types, {BATCHES} batches, neighbourhoods of {NEIGHBOURS}, 50 and 15 cells; "
-        f"fastest of {args.repeats} calls",
-        "versions": {"scib-metrics": version("scib-metrics"), "jax": version("jax"), "numpy": version("numpy")},
-        "rows": rows,
-    }
     if args.record:
         from scprimer.publish import benchmarks
 
+        setting = (
+            f"{DIMENSIONS} dimensions, {TYPES} types, {BATCHES} batches, neighbourhoods of {NEIGHBOURS}, 50 and 15 cells; "
+            f"fastest of {args.repeats} calls"
+        )
+        run = benchmarks.on_cpu(rows, setting, ("scib-metrics", "jax", "numpy"), args.threads, args.hardware)
         print(benchmarks.record("metrics", COLUMNS, run), "written")
 
 

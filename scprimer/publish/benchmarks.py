@@ -7,8 +7,11 @@ and a test compares.
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 from scprimer.publish import book
@@ -39,6 +42,26 @@ def read(name: str, top: Path | None = None) -> dict:
         if missing := [c for c in columns if c not in row]:
             raise book.BookError(f"{path}: a row lacks {', '.join(missing)}: {again}")
     return {"columns": columns, "runs": sorted(runs, key=lambda run: (run["device"] != "cpu", run["hardware"]))}
+
+
+def on_cpu(
+    rows: list[dict], setting: str, packages: tuple[str, ...], threads: int, hardware: str | None = None
+) -> dict:
+    """A run on this machine's processor, as :func:`record` takes it, with today's date and the packages' versions.
+
+    Args:
+        rows: a row a contender.
+        setting: what was measured, in words.
+        packages: whose versions matter.
+        threads: of each contender.
+        hardware: words for the table; default: the number of cores.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "hardware": hardware or f"{cores} CPU cores", "device": "cpu", "threads": threads,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(), "setting": setting,
+        "versions": {name: version(name) for name in packages}, "rows": rows,
+    }  # fmt: skip
 
 
 def record(name: str, columns: dict, run: dict, top: Path | None = None) -> Path:

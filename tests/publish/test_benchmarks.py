@@ -99,3 +99,11 @@ def test_the_benchmark_of_countvae_runs(root):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("s an epoch, ELBO -") == 3
+
+
+def test_a_run_on_the_processor_says_where_and_when_it_was_made():
+    rows = [{"contender": "a", "seconds": 1.0}]
+    run = benchmarks.on_cpu(rows, "some cells", ("pytest",), threads=1)
+    assert run["rows"] is rows and run["setting"] == "some cells" and run["device"] == "cpu" and run["threads"] == 1
+    assert run["hardware"].endswith("CPU cores") and run["versions"] == {"pytest": pytest.__version__}
+    assert benchmarks.on_cpu(rows, "some cells", (), threads=1, hardware="a laptop")["hardware"] == "a laptop"
