@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 
 import pytest
 from fixtures import good_chapter as fixture
@@ -366,7 +367,7 @@ def an_error_as_output(nb):
         "INFO:root:Epoch 1",
         "100%|██████████| 5/5",
         "reading /home/someone/pbmc3k.h5ad",
-        "reading /tmp/pbmc3k.h5ad",
+        f"reading {os.sep}tmp{os.sep}pbmc3k.h5ad",
         "reading C:\\Users\\someone\\pbmc3k.h5ad",
     ],
 )
