@@ -1,4 +1,4 @@
-"""Every exercise of every written chapter: the solution passes its check, the stub and each wrong answer fail it."""
+"""Every exercise of every written chapter: the solution and other right answers pass its check, the stub and wrong answers fail it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from scprimer.publish import book
 from scprimer.publish.exercises import LIMIT, exercises, run_exercise
 
 EXERCISES = {e.id: e for chapter in book.chapters() for e in exercises(chapter) if not e.open}
+RIGHT = {f"{e.id}-{n}": (e, answer) for e in EXERCISES.values() for n, answer in enumerate(e.right_answers, 1)}
 WRONG = {f"{e.id}-{n}": (e, answer) for e in EXERCISES.values() for n, answer in enumerate(e.wrong_answers, 1)}
 
 
@@ -37,6 +38,13 @@ def test_the_wrong_answer_is_told_what_is_wrong(id):
         f"{outcome.error}: {outcome.message}\n{answer}"
     )
     assert outcome.message.strip()
+
+
+@pytest.mark.parametrize("id", RIGHT)
+def test_another_right_answer_passes(id):
+    exercise, answer = RIGHT[id]
+    outcome = run_exercise(exercise, answer)
+    assert outcome.passed, f"{outcome.stage}: {outcome.error}: {outcome.message}\n{answer}"
 
 
 @pytest.mark.parametrize("id", EXERCISES)

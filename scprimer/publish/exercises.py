@@ -39,6 +39,7 @@ class Exercise:
         solution: source of the committed solution, with its markers; empty for an open exercise.
         check: source of the asserts; empty for an open exercise.
         wrong: plausible wrong solution bodies; the check must fail on each.
+        right: other right solution bodies, written as other people would; the check must pass on each.
         cells: ids of its cells, the task's first.
     """
 
@@ -51,6 +52,7 @@ class Exercise:
     solution: str
     check: str
     wrong: tuple[str, ...]
+    right: tuple[str, ...]
     cells: tuple[str, ...]
 
     @property
@@ -67,6 +69,11 @@ class Exercise:
     def wrong_answers(self) -> tuple[str, ...]:
         """The solution cell with each plausible wrong body in place of the right one."""
         return tuple(with_body(self.solution, body) for body in self.wrong)
+
+    @property
+    def right_answers(self) -> tuple[str, ...]:
+        """The solution cell with each other right body in place of the committed one."""
+        return tuple(with_body(self.solution, body) for body in self.right)
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ def exercises(chapter: book.Chapter) -> list[Exercise]:
     for id, cells in groups.items():
         heads = [m for c in cells if isinstance(m := _exercise_meta(c), dict) and "level" in m]
         head = heads[0] if heads else {}
-        wrong = [w for c in cells for w in c["metadata"]["scprimer"].get("wrong", [])]
+        wrong, right = (tuple(b for c in cells for b in c["metadata"]["scprimer"].get(k, [])) for k in ("wrong", "right"))
         found.append(
             Exercise(
                 chapter=chapter.slug,
@@ -139,7 +146,8 @@ def exercises(chapter: book.Chapter) -> list[Exercise]:
                 setup=_joined(cells, "exercise-setup"),
                 solution=_joined(cells, "exercise-solution"),
                 check=_joined(cells, "exercise-check"),
-                wrong=tuple(wrong),
+                wrong=wrong,
+                right=right,
                 cells=tuple(c["id"] for c in cells),
             )
         )
