@@ -135,7 +135,9 @@ def exercises(chapter: book.Chapter) -> list[Exercise]:
     for id, cells in groups.items():
         heads = [m for c in cells if isinstance(m := _exercise_meta(c), dict) and "level" in m]
         head = heads[0] if heads else {}
-        wrong, right = (tuple(b for c in cells for b in c["metadata"]["scprimer"].get(k, [])) for k in ("wrong", "right"))
+        wrong, right = (
+            tuple(b for c in cells for b in c["metadata"]["scprimer"].get(k, [])) for k in ("wrong", "right")
+        )
         found.append(
             Exercise(
                 chapter=chapter.slug,
