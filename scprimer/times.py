@@ -54,6 +54,14 @@ def recorded(chapter: str, profile: str) -> Times | None:
     return Times(**found) if found else None
 
 
+def words(chapter: str, profile: str, own_data: bool = False) -> str | None:
+    """What the chapter takes, in words for the start card; None when it was never recorded in this profile."""
+    found = recorded(chapter, profile)
+    if found is None:
+        return None
+    return f"on the book's data {found}" if own_data else str(found)
+
+
 def cell_key(source: str) -> str:
     """A key of a cell's code that comments and layout do not change.
 

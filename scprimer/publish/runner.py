@@ -431,7 +431,9 @@ class _Session:
             except CancelledError:  # not by us: the scheduler is gone, or somebody cleared it
                 finished = [f for f in self.works if f.status in ("cancelled", "lost")]
             for future in finished:
-                work = self.works.pop(future)
+                work = self.works.pop(future, None)
+                if work is None:  # its chapter was refused by another that finished at the same moment
+                    continue
                 began = self.live.pop(self._key(work), None) is not None
                 result = _result(future)
                 if (
