@@ -97,7 +97,11 @@ def parser(argv: list[str]) -> argparse.ArgumentParser:
 
         data_commands.add_arguments(data)
 
-    export = command("export", _export, "write the methods that chapters define to scprimer/methods/")
+    export = command(
+        "export",
+        _export,
+        "write the methods that chapters define to scprimer/methods/, and what chapters took to scprimer/records/",
+    )
     export.add_argument("--check", action="store_true", help="write nothing; exit 1 if something differs")
 
     new = command("new", _new, "start a chapter from the template")
@@ -262,10 +266,10 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from scprimer.publish import export
+    from scprimer.publish import export, timing
 
     top = book.root()
-    changes = export.export(top, check=args.check)
+    changes = export.export(top, check=args.check) + timing.write_all(top, check=args.check)
     for change in changes:
         print(f"{change.what}: {change.path.relative_to(top)}")
         if args.check:

@@ -18,13 +18,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from scprimer import ticker, times
+from scprimer.kernel import QUIET_VARIABLE, attended
+
 PROFILES = ("smoke", "standard", "full")
 KINDS = ("result", "reference", "baseline", "control", "pitfall")
 RESAMPLES = ("seed", "cells", "donors", "simulation")
 
 PROFILE_VARIABLE = "SCPRIMER_PROFILE"
 RECORD_VARIABLE = "SCPRIMER_RECORD"
-QUIET_VARIABLE = "SCPRIMER_QUIET"
 
 
 class ClaimFailed(AssertionError):
@@ -371,6 +373,8 @@ class Run:
         rows = [("chapter", self.chapter), ("profile", self.profile), ("data", data), ("seed", str(self.seed))]
         if self.device_wanted:
             rows.append(("device", self.device))
+        if attended() and (cost := times.words(self.chapter, self.profile, self.own_data)):
+            rows.append(("takes", cost))
         return rows
 
     def __repr__(self) -> str:
@@ -425,6 +429,7 @@ def start(
     display = _display()
     if display is not None:
         display(run)
+    ticker.begin(run)
     return run
 
 

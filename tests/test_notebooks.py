@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from scprimer.publish import book, export, ledger, rules
+from scprimer.publish import book, export, ledger, rules, timing
 from scprimer.publish.exercises import exercises
 
 CHAPTERS = {c.slug: c for c in book.chapters()}
@@ -24,6 +24,11 @@ def test_the_chapter_keeps_the_rule(slug, rule):
 
 def test_the_exported_methods_are_those_of_the_notebooks():
     differing = export.export(check=True)
+    assert not differing, "run `scprimer export`:\n" + "\n\n".join(change.diff for change in differing)
+
+
+def test_what_readers_are_told_that_chapters_take_is_what_was_recorded(root):
+    differing = timing.write_all(root, check=True)
     assert not differing, "run `scprimer export`:\n" + "\n\n".join(change.diff for change in differing)
 
 

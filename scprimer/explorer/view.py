@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import html
-import os
 import re
-import sys
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
 from scprimer.explorer import sheet as sheets
 from scprimer.explorer.bundle import Bundle
+from scprimer.kernel import attended
 
 FALLBACK = (
     "Here is an interactive explorer. It needs JavaScript: open this page in a browser, or run this cell in JupyterLab."
@@ -122,22 +121,6 @@ def _page(packed: str, seed: int, rater: str) -> str:
         f'<script type="text/plain">{packed}</script>'
         f'<script type="module">{_asset("explorer.js")}\nstart(document);\n</script></div>'
     )
-
-
-def attended() -> bool:
-    """Whether somebody sits at this kernel.
-
-    ``SCPRIMER_QUIET`` says no. Otherwise the request that is being executed tells: a front end with a person behind it
-    offers to ask that person for input, and papermill, nbclient and nbval do not.
-    """
-    from IPython import get_ipython
-
-    kernel = getattr(get_ipython(), "kernel", None)
-    if os.environ.get("SCPRIMER_QUIET") or kernel is None:
-        return False
-    if "google.colab" in sys.modules:  # asks its user in a way of its own
-        return True
-    return bool(kernel.get_parent().get("content", {}).get("allow_stdin"))
 
 
 def _asset(name: str) -> str:

@@ -58,10 +58,10 @@ def export(top: Path | None = None, check: bool = False) -> list[Change]:
         if old is not None and not old.startswith(BANNER):
             raise book.BookError(f"{path} was written by hand (no banner of `scprimer export`): move it elsewhere")
         if old != text:
-            changes.append(Change(path, "new" if old is None else "changed", _diff(path, top, old or "", text)))
+            changes.append(Change(path, "new" if old is None else "changed", difference(path, top, old or "", text)))
     for path, old in present.items():
         if path not in wanted and old.startswith(BANNER):
-            changes.append(Change(path, "gone", _diff(path, top, old, "")))
+            changes.append(Change(path, "gone", difference(path, top, old, "")))
     if not check:
         for change in changes:
             if change.what == "gone":
@@ -204,7 +204,8 @@ def _groups(imports: set[str]) -> list[str]:
     return ["\n".join(lines) for lines in groups.values() if lines]
 
 
-def _diff(path: Path, top: Path, old: str, new: str) -> str:
+def difference(path: Path, top: Path, old: str, new: str) -> str:
+    """Unified diff from what a generated file holds to what it should hold."""
     name = path.relative_to(top).as_posix()
     lines = difflib.unified_diff(old.splitlines(), new.splitlines(), name, f"{name} (from the notebook)", lineterm="")
     return "\n".join(lines)

@@ -276,6 +276,15 @@ def number(value: Any) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
+def stamps(chapter: book.Chapter, top: Path) -> dict[str, dict]:
+    """The chapter's stamps by profile: its notebook's own, and those of ``book/records``."""
+    found = {p: (record(top, p, chapter.slug) or {}).get("stamp") for p in PROFILES}
+    own = chapter.meta.get("stamp")
+    if own:
+        found[own.get("profile", "standard")] = own
+    return {profile: stamp for profile, stamp in found.items() if stamp}
+
+
 def _cost(chapter: book.Chapter, top: Path, state_of: StateOf) -> Cost:
     state, reasons = state_of(chapter)
     own = chapter.meta.get("stamp") or {}

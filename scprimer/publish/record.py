@@ -178,7 +178,7 @@ def write_back(chapter: book.Chapter, result: dict, force: bool = False) -> str:
     meta = notebook["metadata"].setdefault("scprimer", {"chapter": chapter.slug})
     changes = moved(meta.get("claims", []), claims)
     if before.state in ("fresh", "aged") and not changes and not force:
-        if before.state == "fresh":
+        if before.state == "fresh" and "cells" in meta["stamp"]:  # older stamps do not say what the cells took
             return "as recorded: outputs and stamp stand"
         meta["stamp"] = new_stamp
         book.write_notebook(chapter.path, notebook)
@@ -238,6 +238,7 @@ def smoke_record(chapter: book.Chapter, results: list[dict], seeds: list[int], d
     seconds = [round(r["seconds"], 1) for r in results]
     whole = stamp.make(chapter, results[0])
     whole |= {"seed": seeds, "seconds": round(sum(seconds) / len(seconds), 1)}
+    whole["cells"] = _mean_cells([stamp.cell_seconds(json.loads(r["notebook"])) for r in results])
     whole |= {"peak_mb": max(r["peak_mb"] for r in results), "surroundings": stamp.surroundings(chapter, data)}
     return {"chapter": chapter.slug, "profile": "smoke", "seconds": seconds, "stamp": whole, "claims": claims}
 
@@ -258,11 +259,18 @@ def keep(top: Path, record: dict) -> bool:
     path = top / "book" / "records" / record["profile"] / f"{record['chapter']}.json"
     if path.is_file():
         old = json.loads(path.read_text(encoding="utf-8"))
-        same = all(old.get("stamp", {}).get(k) == record["stamp"][k] for k in ("hash", "surroundings", "data"))
+        before = old.get("stamp", {})
+        same = all(before.get(k) == record["stamp"][k] for k in ("hash", "surroundings", "data")) and "cells" in before
         if same and not moved(old.get("claims", []), record["claims"]):
             return False
     book.write_text(path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return True
+
+
+def _mean_cells(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Mean seconds of the cells over several runs; a cell that was too short to be noted in one counts as zero there."""
+    means = {id: _mean([run.get(id, 0.0) for run in runs]) for id in dict.fromkeys(id for run in runs for id in run)}
+    return {id: round(mean, 1) for id, mean in means.items() if mean >= stamp.SHORTEST}
 
 
 def moved(old: list[dict], new: list[dict]) -> list[str]:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from scprimer.publish import book, job, journal, record, stamp
+from scprimer.publish import book, job, journal, record, stamp, timing
 from scprimer.publish.screen import Screen, bar, clock
 
 PARAMETERS_TAG = "parameters"
@@ -431,7 +431,9 @@ class _Session:
             except CancelledError:  # not by us: the scheduler is gone, or somebody cleared it
                 finished = [f for f in self.works if f.status in ("cancelled", "lost")]
             for future in finished:
-                work = self.works.pop(future)
+                work = self.works.pop(future, None)
+                if work is None:  # its chapter was refused by another that finished at the same moment
+                    continue
                 began = self.live.pop(self._key(work), None) is not None
                 result = _result(future)
                 if (
@@ -551,9 +553,11 @@ class _Session:
             seeds = sorted(self.smoke[work.slug])
             repeats = [self.smoke[work.slug][s] for s in seeds]
             record.keep(self.top, record.smoke_record(chapter, repeats, seeds, result["record"]["data"]))
+            timing.write(self.top, [book.find(work.slug, self.top)])
         if self.request.keep_record:
             kept = record.keep(self.top, record.full_record(chapter, result))
             said.append(f"book/records/{work.profile}/{work.slug}.json {'written' if kept else 'stands'}")
+            timing.write(self.top, [book.find(work.slug, self.top)])
         if self.request.out:
             path = edition_path(Path(self.request.out), work.slug)
             book.write_notebook(path, record.edition(chapter, result, bool(self.request.parameters)))

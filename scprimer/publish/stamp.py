@@ -8,6 +8,7 @@ versions of what it imports); or it was **never run**. Comments, docstrings, pro
 from __future__ import annotations
 
 import ast
+import json
 import re
 import tomllib
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from typing import NamedTuple
 from scprimer.publish import book, symbols
 
 STATES = ("fresh", "aged", "stale", "never run")
+SHORTEST = 1.0  # seconds of a cell that are worth a line in the stamp
 
 _SURROUNDINGS = {
     "metrics": "metrics that it uses",
@@ -113,12 +115,19 @@ def make(chapter: book.Chapter, result: dict) -> dict:
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": round(result["seconds"], 1),
         "peak_mb": result["peak_mb"],
+        "cells": cell_seconds(json.loads(result["notebook"])),
         "downloaded_mb": round(sum(d["bytes"] for d in data.values()) / 1e6, 1),
         "checkpoints": record["checkpoints"],
         "data": {name: entry["sha256"] for name, entry in sorted(data.items())},
         "hash": content_hash(chapter),
         "surroundings": surroundings(chapter, data),
     }
+
+
+def cell_seconds(executed: dict) -> dict[str, float]:
+    """What the longer cells of an executed notebook took, by cell id; papermill left it in the cells' metadata."""
+    durations = {c.get("id"): c["metadata"].get("papermill", {}).get("duration") or 0.0 for c in executed["cells"]}
+    return {id: round(seconds, 1) for id, seconds in durations.items() if seconds >= SHORTEST}
 
 
 # ---- what a chapter consists of --------------------------------------------------------------------------------------

@@ -318,6 +318,21 @@ def test_nothing_is_rewritten_when_only_time_memory_and_noise_differ(chapter):
     assert chapter.path.read_bytes() == before
 
 
+def test_a_stamp_that_does_not_say_what_the_cells_took_is_renewed(chapter):
+    record.write_back(chapter, result_of(chapter))
+    notebook = copy.deepcopy(again(chapter).notebook)
+    assert notebook["metadata"]["scprimer"]["stamp"].pop("cells") == {}
+    book.write_notebook(chapter.path, notebook)
+    result = result_of(again(chapter), "0.8000001\n")
+    executed = json.loads(result["notebook"])
+    executed["cells"][2]["metadata"]["papermill"] = {"duration": 12.34}
+    said = record.write_back(again(chapter), result | {"notebook": json.dumps(executed)})
+    assert said == "claims stand: a new stamp, the same outputs"
+    now = again(chapter)
+    assert now.meta["stamp"]["cells"] == {"c2": 12.3}
+    assert now.notebook["cells"] == notebook["cells"]
+
+
 def test_outputs_are_rewritten_when_a_claim_moved_or_by_force(chapter):
     record.write_back(chapter, result_of(chapter))
     moved = result_of(again(chapter), "0.9\n", values=[0.89, 0.90, 0.91])
@@ -401,7 +416,8 @@ def test_recording_a_chapter_for_real(tmp_path):
         "# anndata", ("profile = None", "parameters"), "import scprimer\nrun = scprimer.start('anndata', profile=profile)",
         loose, minibook.REPORT, not_applicable={"seed": "nothing is drawn"},
     )  # fmt: skip
-    top = minibook.make(tmp_path, qc=[minibook.start("qc"), minibook.CLAIM, plot, minibook.REPORT], anndata=unseeded,
+    slow = "import time\ntime.sleep(1.2)"
+    top = minibook.make(tmp_path, qc=[minibook.start("qc"), minibook.CLAIM, plot, slow, minibook.REPORT], anndata=unseeded,
                         normalisation=[minibook.start("normalisation"), minibook.CLAIM, "object()", minibook.REPORT])  # fmt: skip
     before = minibook.snapshot(top)
     done = minibook.command(top, "run", "qc", "anndata", "normalisation", "--record", "--workers", "2")
@@ -422,12 +438,14 @@ def test_recording_a_chapter_for_real(tmp_path):
     assert chapter.meta["claims"][0]["method"] == "pca"
     assert chapter.meta["stamp"]["seconds"] > 0
     assert chapter.meta["stamp"]["peak_mb"] > 50
+    assert 1.2 <= chapter.meta["stamp"]["cells"]["c5"] < chapter.meta["stamp"]["seconds"]
     figure = next(
         o for c in chapter.notebook["cells"] for o in c.get("outputs", []) if "image/png" in o.get("data", {})
     )
     assert pixels(figure["data"]["image/png"]).size[0] > 100
     kept = json.loads(after["book/records/smoke/qc.json"])
     assert kept["stamp"]["seed"] == [0, 1, 2, 3, 4]
+    assert kept["stamp"]["cells"]["c5"] >= 1.2
     assert len(set(kept["claims"][0]["values"])) == 5  # five seeds, five results
 
 

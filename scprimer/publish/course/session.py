@@ -76,7 +76,7 @@ def plan(top: Path, chapters: Sequence[str], start: str | None = None) -> list[S
         _check(chapter, every)
         when = (first + (number - 1) * WEEK, first + number * WEEK) if first else (None, None)
         needs = tuple(s for s in _imported(chapter) if s != chapter.slug)
-        sessions.append(Session(number, chapter, every, *when, stamps=_stamps(chapter, top), needs=needs))
+        sessions.append(Session(number, chapter, every, *when, stamps=ledger.stamps(chapter, top), needs=needs))
     return sessions
 
 
@@ -119,11 +119,3 @@ def _imported(chapter: book.Chapter) -> list[str]:
     code = "\n".join(book.source(c) for c in chapter.notebook["cells"] if c["cell_type"] == "code")
     modules = set(re.findall(r"(?m)^\s*(?:from|import) scprimer\.methods\.(\w+)", code))
     return [slug for slugs in book.PARTS.values() for slug in slugs if slug.replace("-", "_") in modules]
-
-
-def _stamps(chapter: book.Chapter, top: Path) -> dict[str, dict]:
-    own = chapter.meta.get("stamp") or {}
-    found = {p: (ledger.record(top, p, chapter.slug) or {}).get("stamp") for p in ledger.PROFILES}
-    if own:
-        found[own.get("profile", "standard")] = own
-    return {profile: stamp for profile, stamp in found.items() if stamp}
