@@ -148,9 +148,8 @@ def _run_arguments(run: argparse.ArgumentParser) -> None:
     which.add_argument("--aged", action="store_true", help="those that have aged (with --stale: both)")
     which.add_argument("--resume", action="store_true", help="leave out what an earlier run has done with the same code and settings; alone: go on with the last run")  # fmt: skip
     how = run.add_argument_group("how")
-    how.add_argument(
-        "--profile", choices=PROFILES, help="sizes of data and models (default: SCPRIMER_PROFILE, else standard)"
-    )
+    how.add_argument("--profile", metavar="PROFILE", help="smoke, standard or full: sizes of data and models (default: SCPRIMER_PROFILE, else standard)")  # fmt: skip
+    how.add_argument("--device", metavar="DEVICE", help="cpu, cuda or mps, for chapters that use torch (default: SCPRIMER_DEVICE, else the best that is there)")  # fmt: skip
     how.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="change a parameter; `-p dataset FILE.h5ad` runs on your own cells")  # fmt: skip
     how.add_argument(
         "--workers", type=_positive, default=1, metavar="N", help="chapters side by side on this machine (default: 1)"
@@ -194,6 +193,7 @@ def _request(args: argparse.Namespace, top: Path):
     import dataclasses
 
     from scprimer.publish import runner, status
+    from scprimer.run import settle_device, settle_profile
 
     given = {
         k: v for k in ("time_limit", "memory_limit", "threads", "scheduler") if (v := getattr(args, k)) is not None
@@ -204,7 +204,7 @@ def _request(args: argparse.Namespace, top: Path):
     if args.force and not args.record:
         raise book.BookError("--force belongs to --record")
     if ways == 0 and args.resume:
-        if args.parameter or args.profile or args.record or args.out or args.keep_record:
+        if args.parameter or args.profile or args.device or args.record or args.out or args.keep_record:
             raise book.BookError(
                 "a bare --resume goes on with the last run as it was asked for: name chapters to change that"
             )
@@ -215,10 +215,14 @@ def _request(args: argparse.Namespace, top: Path):
     elif args.stale or args.aged:
         wanted = (("stale", "never run") if args.stale else ()) + (("aged",) if args.aged else ())
         chapters = tuple(slug for slug, found in status.stale(top, aged=True) if found.state in wanted)
+    parameters = runner.parse_parameters(args.parameter)
+    profile = _settled(settle_profile, "profile", args.profile, parameters.pop("profile", None))
+    device = _settled(settle_device, "device", args.device, parameters.pop("device", None))
     return runner.Request(
         chapters=tuple(dict.fromkeys(chapters)),
-        profile=_profile(args.profile),
-        parameters=runner.parse_parameters(args.parameter),
+        profile=profile,
+        device=device,
+        parameters=parameters,
         record=args.record,
         force=args.force,
         keep_record=args.keep_record,
@@ -228,15 +232,12 @@ def _request(args: argparse.Namespace, top: Path):
     )
 
 
-def _profile(asked: str | None) -> str:
-    outside = os.environ.get("SCPRIMER_PROFILE") or None
-    if outside is not None and outside not in PROFILES:
-        raise book.BookError(f"SCPRIMER_PROFILE={outside!r} is not one of {', '.join(PROFILES)}")
-    if asked and outside and asked != outside:
-        raise book.BookError(
-            f"--profile {asked} contradicts SCPRIMER_PROFILE={outside}: unset the variable, or leave the option out"
-        )
-    return asked or outside or "standard"
+def _settled(settle, name: str, option: str | None, parameter: object) -> str:
+    """What ``--name``, ``-p name`` and the environment wish together."""
+    try:
+        return settle(**{f"--{name}": option, f"-p {name}": parameter})
+    except ValueError as error:
+        raise book.BookError(str(error)) from None
 
 
 def _status(args: argparse.Namespace) -> int:

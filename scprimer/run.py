@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from scprimer import ticker, times
 from scprimer.kernel import QUIET_VARIABLE, attended
 
 PROFILES = ("smoke", "standard", "full")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 KINDS = ("result", "reference", "baseline", "control", "pitfall")
 RESAMPLES = ("seed", "cells", "donors", "simulation")
 
 PROFILE_VARIABLE = "SCPRIMER_PROFILE"
+DEVICE_VARIABLE = "SCPRIMER_DEVICE"
 RECORD_VARIABLE = "SCPRIMER_RECORD"
 
 
@@ -134,6 +137,7 @@ class Run:
         dataset: registered name, or path of the reader's own ``.h5ad``.
         written_for: the registered name whose bounds the claims hold for.
         threads: threads that numerical libraries may use in this process, or None when the environment does not say.
+        device_wanted: ``"auto"`` or the device that was asked for; None in a chapter that does without torch.
     """
 
     chapter: str
@@ -162,7 +166,7 @@ class Run:
     @cached_property
     def device(self) -> str:
         """``"cuda"``, ``"mps"`` or ``"cpu"``: what was asked for, or the best that is there."""
-        return find_device(self.device_wanted or "auto")
+        return find_device(self.device_wanted or settle_device())
 
     # ---- data --------------------------------------------------------------------------------------------------
     def load(self, name: str | None = None, **options) -> Any:
@@ -385,6 +389,9 @@ class Run:
         return f'<dl class="scprimer-card">{cells}</dl>'
 
 
+WITHOUT_TORCH: Any = object()  # no value of a parameter: a chapter that uses torch always passes its `device` on
+
+
 def start(
     chapter: str,
     *,
@@ -392,7 +399,7 @@ def start(
     seed: int = 0,
     dataset: str | None = None,
     written_for: str | None = None,
-    device: str | None = None,
+    device: str | None = WITHOUT_TORCH,
 ) -> Run:
     """Begin a chapter: settle the profile, seed everything, quieten what would clutter the page, show the start card.
 
@@ -403,25 +410,28 @@ def start(
         seed: non-negative integer for Python, NumPy and torch.
         dataset: registered name, or path of the reader's own ``.h5ad``.
         written_for: registered name that the bounds of the claims were set on.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"`` for chapters that use torch; None for those that do not.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"``; ``"auto"`` or None takes the environment variable
+            ``SCPRIMER_DEVICE``, and the best device that is there when that is not set. Chapters without torch leave it out.
 
     Returns:
         The :class:`Run`.
 
     Raises:
-        ValueError: an unknown profile or device, a negative seed, or a profile that contradicts ``SCPRIMER_PROFILE``.
+        ValueError: an unknown profile or device, a device that is not there, a negative seed, or a profile or device that
+            contradicts ``SCPRIMER_PROFILE`` or ``SCPRIMER_DEVICE``.
     """
+    uses_torch = device is not WITHOUT_TORCH
     run = Run(
         chapter=chapter,
-        profile=_settle_profile(profile),
+        profile=settle_profile(profile=profile),
         seed=_checked_seed(seed),
         dataset=dataset,
         written_for=written_for,
         threads=_threads(),
-        device_wanted=device,
+        device_wanted=settle_device(device=device) if uses_torch else None,
     )
-    seed_everything(run.seed, torch=device is not None)
-    if device is not None:
+    seed_everything(run.seed, torch=uses_torch)
+    if uses_torch:
         _ = run.device  # a wrong device is an error here, not an hour later
     from scprimer import plots
 
@@ -451,7 +461,7 @@ def find_device(wanted: str = "auto") -> str:
     Raises:
         ValueError: the wanted device is unknown or not there.
     """
-    _one_of("device", wanted, ("auto", "cpu", "cuda", "mps"))
+    _one_of("device", wanted, DEVICES)
     if wanted == "cpu":
         return "cpu"
     import torch
@@ -478,21 +488,49 @@ def bound_holds(value: float | None, direction: str, bound: float) -> bool:
     return value >= bound if direction == "at_least" else value <= bound
 
 
-def _settle_profile(asked: str | None) -> str:
-    outside = os.environ.get(PROFILE_VARIABLE) or None
-    for origin, value in (("profile", asked), (PROFILE_VARIABLE, outside)):
+def settle_profile(**said: str | None) -> str:
+    """The profile that is wished for: see :func:`settle`. Where nobody says one it is ``"standard"``."""
+    return settle("profile", said, PROFILE_VARIABLE, PROFILES, unsaid=None) or "standard"
+
+
+def settle_device(**said: str | None) -> str:
+    """The device that is wished for, ``"auto"`` where nobody says one: see :func:`settle`."""
+    return settle("device", said, DEVICE_VARIABLE, DEVICES, unsaid="auto") or "auto"
+
+
+def settle(
+    name: str, said: Mapping[str, str | None], variable: str, allowed: Sequence[str], unsaid: str | None
+) -> str | None:
+    """What is wished for, here and in the environment.
+
+    Args:
+        name: of the parameter.
+        said: where it is said here, in words -> what is said there.
+        variable: environment variable that may say it, too.
+        allowed: values that exist.
+        unsaid: the value that wishes nothing, as None and an unset variable do.
+
+    Returns:
+        The one wish, or None where there is none.
+
+    Raises:
+        ValueError: a value that does not exist, or two wishes that differ.
+    """
+    said = {**said, variable: os.environ.get(variable) or None}
+    for where, value in said.items():
         if value is not None:
-            _one_of(origin, value, PROFILES)
-    if asked and outside and asked != outside:
+            _one_of(where, value, allowed)
+    wishes = {f"{where}={value!r}": value for where, value in said.items() if value not in (None, unsaid)}
+    if len(set(wishes.values())) > 1:
         raise ValueError(
-            f"profile={asked!r} in the notebook contradicts {PROFILE_VARIABLE}={outside!r} in the environment: "
-            "set profile = None in the parameters cell, or unset the variable"
+            f"{' contradicts '.join(wishes)}: say it in one place "
+            f"({name} = {unsaid!r} in the parameters cell and an unset variable wish nothing)"
         )
-    return asked or outside or "standard"
+    return next(iter(wishes.values()), None)
 
 
 def _checked_seed(seed: int) -> int:
-    if isinstance(seed, bool) or int(seed) != seed or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ValueError(f"seed={seed!r}: use a non-negative whole number")
     return int(seed)
 

@@ -13,7 +13,7 @@ from scprimer.run import ClaimFailed, Repeats, bound_holds, find_device, start
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):
-    for variable in (rooms.PROFILE_VARIABLE, rooms.RECORD_VARIABLE):
+    for variable in (rooms.PROFILE_VARIABLE, rooms.DEVICE_VARIABLE, rooms.RECORD_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv(rooms.QUIET_VARIABLE, "1")
 
@@ -42,11 +42,49 @@ def test_two_explicit_profiles_that_differ_are_an_error(monkeypatch):
     ({"seed": -1}, "non-negative whole number"),
     ({"seed": 1.5}, "non-negative whole number"),
     ({"seed": True}, "non-negative whole number"),
-    ({"device": "gpu"}, "is not one of"),
+    ({"seed": "lucky"}, "seed='lucky': use a non-negative whole number"),
+    ({"seed": None}, "non-negative whole number"),
+    ({"device": "gpu"}, "device='gpu' is not one of 'auto', 'cpu', 'cuda', 'mps'"),
 ])  # fmt: skip
 def test_bad_parameters_are_named(options, words):
     with pytest.raises(ValueError, match=words):
         begin(**options)
+
+
+@pytest.mark.parametrize("open", ["auto", None])
+def test_the_device_is_left_to_the_environment_unless_the_notebook_says_one(monkeypatch, open):
+    monkeypatch.setattr(rooms, "find_device", lambda wanted="auto": f"found {wanted}")
+    assert begin(device=open).device == "found auto"
+    monkeypatch.setenv(rooms.DEVICE_VARIABLE, "mps")
+    assert begin(device=open).device == "found mps"
+    assert begin(device="mps").device == "found mps"
+    monkeypatch.setenv(rooms.DEVICE_VARIABLE, "auto")  # no wish either
+    assert begin(device=open).device == "found auto"
+    assert begin(device="cpu").device == "found cpu"
+
+
+def test_two_explicit_devices_that_differ_are_an_error(monkeypatch):
+    monkeypatch.setenv(rooms.DEVICE_VARIABLE, "cuda")
+    with pytest.raises(ValueError, match=r"device='cpu' contradicts SCPRIMER_DEVICE='cuda': .*device = 'auto'"):
+        begin(device="cpu")
+    monkeypatch.setenv(rooms.DEVICE_VARIABLE, "gpu")
+    with pytest.raises(ValueError, match="SCPRIMER_DEVICE='gpu' is not one of"):
+        begin(device="auto")
+
+
+def test_a_chapter_without_torch_has_no_device(monkeypatch):
+    monkeypatch.setenv(rooms.DEVICE_VARIABLE, "cuda")  # meant for the others
+    monkeypatch.setattr(rooms, "seed_everything", lambda seed, torch: seeded.append(torch))
+    seeded = []
+    run = begin()
+    assert seeded == [False]
+    assert run.record()["device"] is None
+    assert "device" not in repr(run)
+    monkeypatch.delenv(rooms.DEVICE_VARIABLE)
+    assert (
+        begin(device=None).record()["device"] == find_device()
+    )  # a reader's None: the machine decides, torch is seeded
+    assert seeded == [False, True]
 
 
 def test_pick_takes_the_profile_and_full_falls_back_to_standard():

@@ -41,6 +41,7 @@ class Request:
     Attributes:
         chapters: slugs, in the order in which they start.
         profile: ``"smoke"``, ``"standard"`` or ``"full"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"`` for the chapters that use torch; ``"auto"``: the best that is there.
         parameters: changed parameters; empty for a run as written.
         record: write outputs, claims and stamp into the notebooks (``standard`` only).
         keep_record: write the claims of a run at ``full`` to ``book/records/full``.
@@ -56,6 +57,7 @@ class Request:
 
     chapters: tuple[str, ...]
     profile: str = "standard"
+    device: str = "auto"
     parameters: dict = field(default_factory=dict)
     record: bool = False
     keep_record: bool = False
@@ -211,11 +213,11 @@ def parameters(chapter: book.Chapter) -> dict:
 
 
 def _check_parameter(chapter: book.Chapter, known: dict, name: str, value: object) -> None:
-    if name == "profile":
-        raise book.BookError("the profile is chosen by --profile, not by -p")
+    if name in ("profile", "device"):
+        raise book.BookError(f"a request has the {name} in a field of its own, not among the parameters")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        there = ", ".join(k for k in known if k != "profile") or "none"
+        there = ", ".join(known) or "none"
         raise book.BookError(
             f"{chapter.slug} has no parameter {name!r}"
             + (f": did you mean {near[0]!r}?" if near else "")
@@ -271,7 +273,8 @@ def _fingerprint(request: Request, chapter: book.Chapter) -> str:
 
 def _settings(request: Request) -> list:
     out = str(Path(request.out).resolve()) if request.out else None
-    return [request.profile, sorted(map(repr, request.parameters.items())), request.record, request.keep_record, out]
+    parameters = sorted(map(repr, request.parameters.items()))
+    return [request.profile, request.device, parameters, request.record, request.keep_record, out]
 
 
 def _done_before(request: Request, folder: Path, prints: dict[str, str]) -> dict[str, str]:
@@ -476,7 +479,7 @@ class _Session:
             "threads": 1 if smoke else self.threads,
             "time_limit": None if limit == float("inf") else limit,
             "memory_limit": self.memory,
-            "environment": _variables(),
+            "environment": _variables() | _device(self.request),
         }
         key = self._key(work)
         # A later stage goes first: a chapter is finished before the next is begun.
@@ -652,6 +655,11 @@ def _memory_limit(request: Request) -> float | None:
     from scprimer.publish import doctor
 
     return 0.9 * doctor.memory_total() / request.workers
+
+
+def _device(request: Request) -> dict[str, str]:
+    """The device as a variable for the workers; unset where it is left to them, whose machines may be others."""
+    return {} if request.device == "auto" else {"SCPRIMER_DEVICE": request.device}
 
 
 def _variables() -> dict[str, str]:

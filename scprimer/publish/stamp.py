@@ -71,7 +71,8 @@ def reasons(chapter: book.Chapter) -> tuple[str, ...]:
 def content_hash(chapter: book.Chapter) -> str:
     """Hash of what a chapter computes: ``"<its code>.<the exported methods that it imports, with all that they need>"``.
 
-    Code cells outside exercises count (the one that installs on Colab does not), without comments and docstrings.
+    Code cells outside exercises count (the one that installs on Colab does not), without comments and docstrings, and
+    without the device that the parameters choose: where a run took place is a field of its own in the stamp.
     """
     nodes, unparsed = _code(chapter)
     code = "\n".join([*map(symbols.canonical, nodes), *unparsed])
@@ -146,8 +147,24 @@ def _code(chapter: book.Chapter) -> tuple[list, list[str]]:
             if tree is None:
                 unparsed.append(book.source(cell))
             else:
-                nodes.append(tree)
+                nodes.append(_without_device(tree, parameters="parameters" in book.tags(cell)))
     return nodes, unparsed
+
+
+def _without_device(tree: ast.Module, parameters: bool) -> ast.Module:
+    """A cell's code as it reads when the device is left to the machine: no parameter ``device``, ``start(device="auto")``."""
+    if parameters:
+        tree.body = [node for node in tree.body if not _assigns(node, "device")]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "scprimer.start":
+            for keyword in node.keywords:
+                if keyword.arg == "device":
+                    keyword.value = ast.Constant("auto")
+    return tree
+
+
+def _assigns(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]
 
 
 def _closure(chapter: book.Chapter, further: list[str] | None = None) -> dict[str, dict[str, str]]:

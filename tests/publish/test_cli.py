@@ -158,17 +158,37 @@ def test_limits_that_are_none(capsys, wrong):
     assert repr(wrong[1]) in capsys.readouterr().err
 
 
-def test_the_profile_from_outside(clone, monkeypatch):
-    monkeypatch.delenv("SCPRIMER_PROFILE", raising=False)
-    assert cli._profile(None) == "standard"
-    monkeypatch.setenv("SCPRIMER_PROFILE", "smoke")
-    assert cli._profile(None) == "smoke"
-    assert cli._profile("smoke") == "smoke"
-    with pytest.raises(book.BookError, match="contradicts SCPRIMER_PROFILE=smoke"):
-        cli._profile("full")
-    monkeypatch.setenv("SCPRIMER_PROFILE", "huge")
-    with pytest.raises(book.BookError, match="'huge' is not one of"):
-        cli._profile(None)
+def request(clone, *arguments):
+    return cli._request(cli.parser(["run"]).parse_args(["run", "qc", *arguments]), clone)
+
+
+@pytest.mark.parametrize(
+    ("name", "open", "value", "other"), [("profile", "standard", "smoke", "full"), ("device", "auto", "cpu", "cuda")]
+)
+def test_profile_and_device_are_said_by_option_parameter_or_environment(clone, monkeypatch, name, open, value, other):
+    variable = f"SCPRIMER_{name.upper()}"
+    monkeypatch.delenv(variable, raising=False)
+
+    def asked(*arguments):
+        return getattr(request(clone, *arguments), name)
+
+    assert asked() == open
+    assert asked(f"--{name}", value) == asked("-p", name, value) == value
+    assert name not in request(clone, "-p", name, value).parameters
+    with pytest.raises(book.BookError, match=f"--{name}='{value}' contradicts -p {name}='{other}'"):
+        asked(f"--{name}", value, "-p", name, other)
+    monkeypatch.setenv(variable, value)
+    assert asked() == asked(f"--{name}", value) == asked("-p", name, value) == asked("-p", name, "None") == value
+    with pytest.raises(book.BookError, match=f"--{name}='{other}' contradicts {variable}='{value}'"):
+        asked(f"--{name}", other)
+    monkeypatch.setenv(variable, "huge")
+    with pytest.raises(book.BookError, match=f"{variable}='huge' is not one of"):
+        asked()
+
+
+def test_auto_is_no_wish(clone, monkeypatch):
+    monkeypatch.setenv("SCPRIMER_DEVICE", "cpu")
+    assert request(clone, "--device", "auto").device == "cpu"
 
 
 def test_run_stale_takes_what_is_stale(clone, monkeypatch):

@@ -148,6 +148,44 @@ def no_seed(nb):
     cell(nb, "parameters")["source"] = cell(nb, "parameters")["source"].replace("seed = 0", 'seed = "lucky"')
 
 
+def with_device(nb, value='"auto"'):
+    """The chapter as one that uses torch."""
+    cell(nb, "parameters")["source"] += f"\ndevice = {value}"
+    cell(nb, "start")["source"] = cell(nb, "start")["source"].replace(
+        "dataset=dataset", "dataset=dataset, device=device"
+    )
+    cell(nb, "show-data")["source"] += "\nwhere = run.device"
+
+
+def test_a_chapter_with_a_device_keeps_the_rules(tmp_path):
+    notebook = fixture.good()
+    with_device(notebook)
+    assert rules.check(fixture.write(tmp_path, notebook)) == []
+
+
+@breaks("parameters")
+def a_device_that_is_set(nb):
+    with_device(nb, '"cuda"')
+
+
+@breaks("parameters")
+def no_device_where_one_is_asked_for(nb):
+    cell(nb, "show-data")["source"] += "\nwhere = run.device"
+
+
+@breaks("start")
+def a_device_that_is_not_passed_on(nb):
+    with_device(nb)
+    cell(nb, "start")["source"] = cell(nb, "start")["source"].replace(", device=device", "")
+
+
+@breaks("start")
+def a_device_that_is_no_parameter(nb):
+    cell(nb, "start")["source"] = cell(nb, "start")["source"].replace(
+        "dataset=dataset", 'dataset=dataset, device="auto"'
+    )
+
+
 @breaks("start")
 def the_slug_of_another_chapter(nb):
     cell(nb, "start")["source"] = cell(nb, "start")["source"].replace('"unsupervised"', '"scvi"')
@@ -172,6 +210,12 @@ def a_start_that_comes_late(nb):
 @breaks("ask-run")
 def code_that_reads_the_raw_seed(nb):
     cell(nb, "show-data")["source"] += "\nnumber = seed + 1"
+
+
+@breaks("ask-run")
+def code_that_reads_the_raw_device(nb):
+    with_device(nb)
+    cell(nb, "show-data")["source"] += "\nchosen = device"
 
 
 @breaks("ask-run")

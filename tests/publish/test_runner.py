@@ -384,7 +384,8 @@ def test_values_of_parameters(tmp_path):
         (runner.Request(()), "name chapters"),
         (runner.Request(("qc",), parameters={"neighbors": 3}), "did you mean 'neighbours'.*seed, neighbours, dataset"),
         (runner.Request(("qc",), parameters={"neighbours": "many"}), "neighbours is a number"),
-        (runner.Request(("qc",), parameters={"profile": "full"}), "--profile"),
+        (runner.Request(("qc",), parameters={"profile": "full"}), "the profile in a field of its own"),
+        (runner.Request(("qc",), parameters={"device": "cpu"}), "the device in a field of its own"),
         (runner.Request(("qc",), record=True, parameters={"seed": 3}), "leave -p seed out"),
         (runner.Request(("qc",), "smoke", record=True), "and this is smoke"),
         (runner.Request(("qc",), "full", record=True), "--keep-record"),
@@ -420,6 +421,7 @@ def test_resume_counts_only_the_same_code_and_settings(tmp_path):
     assert done(request) == ["qc"]
     assert done(runner.Request(("qc", "anndata"), "standard")) == []
     assert done(runner.Request(("qc", "anndata"), "smoke", parameters={"neighbours": 3})) == []
+    assert done(runner.Request(("qc", "anndata"), "smoke", device="cuda")) == []
     assert done(runner.Request(("qc", "anndata"), "smoke", out=str(tmp_path / "out"))) == []
     minibook.make(tmp_path, qc=["x = 2"])
     assert done(request) == []

@@ -135,6 +135,43 @@ def test_what_costs_no_run(clone, old, new):
     assert stamp.judge(chapter_of(clone)) == ("fresh", ())
 
 
+TORCH = "import scprimer\nrun = scprimer.start('unsupervised', seed=seed, device='auto')"
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [],
+        [("device='auto'", "device=device"), ("seed = 0", "seed = 0\ndevice = 'auto'")],
+        [("device='auto'", "device=device"), ("seed = 0", "seed = 0\ndevice = 'cuda'  # for the class")],
+        [("device='auto'", "device='cpu'")],
+    ],
+)
+def test_the_choice_of_a_device_costs_no_run(clone, edits):
+    edit(clone, "run = 1", TORCH)
+    record(clone)
+    for old, new in edits:
+        edit(clone, old, new)
+    assert stamp.judge(chapter_of(clone)) == ("fresh", ())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("seed = 0", "seed = 1"),
+        ("seed=seed, ", ""),
+        (", device='auto'", ""),  # then torch is not seeded
+        ("run = scprimer", "device = 'cpu'\nrun = scprimer"),  # in another cell than that of the parameters
+        ("device='auto')", "device='auto')\nother(device='auto')"),
+    ],
+)
+def test_what_is_not_the_choice_of_a_device_does(clone, old, new):
+    edit(clone, "run = 1", TORCH)
+    record(clone)
+    edit(clone, old, new)
+    assert stamp.state(chapter_of(clone)) == "stale"
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [("method(x)", "method(x + 1)"), ("first(3)", "first(4)"), ("run = 1", "run = 2"), ("run = 1", "run = 1\nx = 3")],

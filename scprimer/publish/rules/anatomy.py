@@ -128,7 +128,10 @@ def install_cell(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
 
 @rule
 def parameters(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
-    """The third cell holds the parameters: plain constants, with profile None, seed and dataset among them."""
+    """The third cell holds the parameters: plain constants, with profile None, seed and dataset among them.
+
+    A chapter that asks for `run.device` has the parameter device, which is left to the machine.
+    """
     tagged = [i for i, c in enumerate(chapter.notebook["cells"]) if "parameters" in book.tags(c)]
     if tagged != [2] or chapter.notebook["cells"][2]["cell_type"] != "code":
         yield None, "the parameters cell is not the third cell, or not the only one", "tag the third cell `parameters`"
@@ -144,6 +147,10 @@ def parameters(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
         yield cell["id"], "seed is missing or no whole number", "write `seed = 0`"
     if not isinstance(values.get("dataset", 0), str | None):
         yield cell["id"], "dataset is missing", "give the name of a registered data set (None if the chapter has none)"
+    if values.get("device", "auto") != "auto":
+        yield cell["id"], f"device is {values['device']!r}", 'write `device = "auto"`: the reader\'s machine decides'
+    if "device" not in values and _asks_device(chapter):
+        yield cell["id"], "device is missing, and the chapter uses run.device", 'write `device = "auto"`'
 
 
 @rule
@@ -162,17 +169,22 @@ def start(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
     if first != chapter.slug:
         yield cell["id"], f"start() is told the chapter {first!r}", f"it is {chapter.slug!r}"
     given = {k.arg: ast.unparse(k.value) for k in call.keywords}
-    for name in ("profile", "dataset") if exempt(chapter, "seed") else ("profile", "seed", "dataset"):
+    values = _parameters(every[2]) or {}
+    passed_on = ["profile", "dataset"]
+    passed_on += [] if exempt(chapter, "seed") else ["seed"]
+    passed_on += ["device"] if "device" in values else []
+    for name in passed_on:
         if given.get(name) != name:
             yield cell["id"], f"start() does not get the parameter {name}", fix
-    values = _parameters(every[2]) or {}
+    if "device" in given and "device" not in values:
+        yield cell["id"], "start() gets a device that is no parameter", 'write `device = "auto"` among the parameters'
     if given.get("written_for", "None") != repr(values.get("dataset")):
         yield cell["id"], "written_for is not the default data set", f"set it to {values.get('dataset')!r}"
 
 
 @rule
 def ask_run(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
-    """After start() code asks `run`, never the raw parameters profile, seed and dataset."""
+    """After start() code asks `run`, never the raw parameters profile, seed, dataset and device."""
     first = chapter.notebook["cells"][:4]  # install, parameters, start
     after = [
         (cell, tree)
@@ -185,7 +197,7 @@ def ask_run(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
         n.id for _, tree in after for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
     }
     for cell, _ in after:
-        for name in sorted({"profile", "seed", "dataset"} - bound):
+        for name in sorted({"profile", "seed", "dataset", "device"} - bound):
             if _reads_global(symtable.symtable(book.source(cell), "cell", "exec"), name):
                 yield (
                     cell["id"],
@@ -309,6 +321,16 @@ def _parameters(cell: dict) -> dict | None:
     except (SyntaxError, ValueError):
         return None
     return values
+
+
+def _asks_device(chapter: book.Chapter) -> bool:
+    """Whether code outside exercises uses ``run.device``."""
+    return any(
+        isinstance(node, ast.Attribute) and ast.unparse(node) == "run.device"
+        for cell, tree in trees(chapter)
+        if not any(tag.startswith("exercise") for tag in book.tags(cell))
+        for node in ast.walk(tree)
+    )
 
 
 def _reads_global(scope: symtable.SymbolTable, name: str) -> bool:
