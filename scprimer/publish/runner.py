@@ -325,6 +325,10 @@ def _dask(request: Request, screen: Screen) -> Iterator:
             "distributed.scheduler.allowed-failures": 1,  # a worker that dies twice with the same chapter
             "distributed.scheduler.worker-saturation": 1.0,  # no chapter waits on a worker, and dies with it
             "distributed.worker.daemon": True,
+            # Nobody looks at Dask's own statistics, and taking them costs a tenth of a core beside each chapter
+            "distributed.worker.profile.enabled": False,
+            "distributed.admin.tick.interval": "1s",
+            "distributed.admin.system-monitor.interval": "5s",
             "distributed.admin.log-format": "%(message)s",
         }
         with (
