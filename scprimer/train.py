@@ -111,7 +111,9 @@ class SparseRows:
             order = self.column.argsort(stable=True)
         else:  # NumPy sorts 16-bit integers by radix, several times as fast as torch
             keys = self.column.numpy()
-            order = torch.as_tensor(np.argsort(keys.astype(np.uint16) if self.shape[1] <= 2**16 else keys, kind="stable"))
+            order = torch.as_tensor(
+                np.argsort(keys.astype(np.uint16) if self.shape[1] <= 2**16 else keys, kind="stable")
+            )
         n = torch.bincount(self.column, minlength=self.shape[1])
         column, row, value = (part.index_select(0, order) for part in (self.column, self.row, value))
         return SparseRows(column, row, value, n.cumsum(0) - n, self.shape[::-1])

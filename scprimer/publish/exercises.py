@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import io
 import re
 import signal
@@ -159,6 +160,8 @@ def exercises(chapter: book.Chapter) -> list[Exercise]:
 def run_exercise(exercise: Exercise, answer: str | None = None, limit: float = LIMIT) -> Outcome:
     """Run set-up, ``answer`` and check in a fresh namespace of this process; what they print is dropped.
 
+    The libraries that the exercise imports are loaded before the clock starts.
+
     Args:
         exercise: the exercise.
         answer: source in place of the solution cell; default: the committed solution.
@@ -173,6 +176,7 @@ def run_exercise(exercise: Exercise, answer: str | None = None, limit: float = L
         "answer": exercise.solution if answer is None else answer,
         "check": exercise.check,
     }
+    _load_libraries(exercise)
     began = time.perf_counter()
     stage, error, message = "setup", None, ""
     try:
@@ -263,6 +267,19 @@ def _cell_problems(chapter: book.Chapter) -> Iterator[Problem]:
             if not id or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", id):
                 yield Problem(cell["id"], f"the exercise id {id!r} is not lower-case words and hyphens", "rename it")
             heads.add(id)
+
+
+def _load_libraries(exercise: Exercise) -> None:
+    """Import what the exercise's own code imports; what cannot be imported fails where the code asks for it."""
+    names = set()
+    for source in (exercise.setup, exercise.solution, exercise.check):
+        with contextlib.suppress(SyntaxError):
+            for node in ast.walk(ast.parse(source)):
+                names |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+                names |= {node.module} if isinstance(node, ast.ImportFrom) and node.module else set()
+    for name in sorted(names):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def _exercise_meta(cell: dict) -> dict | str | None:

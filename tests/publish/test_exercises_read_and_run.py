@@ -135,3 +135,15 @@ def broken(tmp_path, edit):
 )  # fmt: skip
 def test_what_is_malformed_is_named(tmp_path, id, change, words):
     assert words in broken(tmp_path, lambda nb: fixture.cell(nb, id).update(change))
+
+
+def test_loading_a_library_is_not_on_the_clock(centre, tmp_path, monkeypatch):
+    (tmp_path / "slow_to_load.py").write_text("import time\n\ntime.sleep(0.6)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    slow = dataclasses.replace(centre, setup=f"import slow_to_load\n{centre.setup}")
+    assert run_exercise(slow, limit=0.5).passed
+
+
+def test_a_library_that_is_not_there_is_an_outcome(centre):
+    outcome = run_exercise(dataclasses.replace(centre, setup="import no_such_library"))
+    assert (outcome.passed, outcome.stage, outcome.error) == (False, "setup", "ModuleNotFoundError")
