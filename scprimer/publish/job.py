@@ -355,7 +355,8 @@ def _engine(folder: Path):
     class Engine(NBClientEngine):
         @classmethod
         def execute_managed_notebook(cls, manager, kernel_name, **options):
-            begin = manager.cell_start
+            begin, complete = manager.cell_start, manager.cell_complete
+            used = [0.0]  # processor seconds of the kernel up to the end of each cell
 
             def cell_start(cell, cell_index=None, **more):
                 note = {"cell": cell_index + 1, "of": len(manager.nb.cells), "id": cell.get("id")}
@@ -364,14 +365,31 @@ def _engine(folder: Path):
                 temporary.replace(folder / "progress.json")
                 begin(cell, cell_index, **more)
 
-            manager.cell_start = cell_start
+            def cell_complete(cell, cell_index=None, **more):
+                complete(cell, cell_index, **more)
+                used.append(max(processor_seconds(), used[-1]))
+                cell.metadata["papermill"]["processor"] = used[-1] - used[-2]
+
+            manager.cell_start, manager.cell_complete = cell_start, cell_complete
             super().execute_managed_notebook(manager, kernel_name, **options)
+            manager.nb.metadata.setdefault("papermill", {})["processor"] = used[-1]
             for cell in manager.nb.cells:
                 # papermill takes every error output for a failure; a cell that shows one on purpose says so by its tag.
                 if "raises-exception" in cell.metadata.get("tags", []):
                     cell.metadata["expected"], cell.outputs = cell.outputs, []
 
     return Engine
+
+
+def processor_seconds() -> float:
+    """Processor time of all processes below this one, those that have ended included."""
+    import psutil
+
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended, and its parent has its time
+            total += sum(process.cpu_times()[:4])  # of itself and of its ended children, user and system
+    return total
 
 
 def _cell_failed(error) -> dict:

@@ -235,10 +235,11 @@ def smoke_record(chapter: book.Chapter, results: list[dict], seeds: list[int], d
                 "control": _six(_pooled(c["control"] for c in same)),
             }
         )
-    seconds = [round(r["seconds"], 1) for r in results]
+    clocked = [stamp.clocked(r) for r in results]
+    seconds = [c["seconds"] for c in clocked]
     whole = stamp.make(chapter, results[0])
     whole |= {"seed": seeds, "seconds": round(sum(seconds) / len(seconds), 1)}
-    whole["cells"] = _mean_cells([stamp.cell_seconds(json.loads(r["notebook"])) for r in results])
+    whole["cells"] = _mean_cells([c["cells"] for c in clocked])
     whole |= {"peak_mb": max(r["peak_mb"] for r in results), "surroundings": stamp.surroundings(chapter, data)}
     return {"chapter": chapter.slug, "profile": "smoke", "seconds": seconds, "stamp": whole, "claims": claims}
 

@@ -114,9 +114,8 @@ def make(chapter: book.Chapter, result: dict) -> dict:
         "python": environment.pop("python", None),
         "versions": environment,
         "date": datetime.now(UTC).date().isoformat(),
-        "seconds": round(result["seconds"], 1),
+        **clocked(result),
         "peak_mb": result["peak_mb"],
-        "cells": cell_seconds(json.loads(result["notebook"])),
         "downloaded_mb": round(sum(d["bytes"] for d in data.values()) / 1e6, 1),
         "checkpoints": record["checkpoints"],
         "data": {name: entry["sha256"] for name, entry in sorted(data.items())},
@@ -125,10 +124,22 @@ def make(chapter: book.Chapter, result: dict) -> dict:
     }
 
 
-def cell_seconds(executed: dict) -> dict[str, float]:
-    """What the longer cells of an executed notebook took, by cell id; papermill left it in the cells' metadata."""
-    durations = {c.get("id"): c["metadata"].get("papermill", {}).get("duration") or 0.0 for c in executed["cells"]}
-    return {id: round(seconds, 1) for id, seconds in durations.items() if seconds >= SHORTEST}
+def clocked(result: dict) -> dict:
+    """What a run took: ``{"clock", "seconds", "cells"}``, the seconds of the longer cells by cell id.
+
+    One thread on a processor is clocked by the processor's time: what an idle machine would take, whatever else this one
+    did. Otherwise the clock is the wall's. Both were left in the metadata of the executed notebook.
+    """
+    record, executed = result["record"], json.loads(result["notebook"])
+    whole = executed.get("metadata", {}).get("papermill", {}).get("processor")
+    by_processor = whole and record.get("threads") == 1 and record.get("device") in (None, "cpu")
+    key = "processor" if by_processor else "duration"
+    took = {c.get("id"): c["metadata"].get("papermill", {}).get(key) or 0.0 for c in executed["cells"]}
+    return {
+        "clock": "processor" if by_processor else "wall",
+        "seconds": round(whole if by_processor else result["seconds"], 1),
+        "cells": {id: round(seconds, 1) for id, seconds in took.items() if seconds >= SHORTEST},
+    }
 
 
 # ---- what a chapter consists of --------------------------------------------------------------------------------------

@@ -95,6 +95,17 @@ def test_memory_of_children_counts(tmp_path):
     assert result["peak_mb"] > 320
 
 
+def test_processor_time_is_kept_beside_the_walls():
+    work = "import time\nbegun = time.process_time()\nwhile time.process_time() - begun < 0.5: pass"
+    result = job.run_job(JOB | {"notebook": json.dumps(minibook.notebook("import time\ntime.sleep(1.5)", work))})
+    executed = json.loads(result["notebook"])
+    slept, worked = (cell["metadata"]["papermill"] for cell in executed["cells"])
+    assert slept["duration"] >= 1.5 and slept["processor"] < 1.0
+    assert worked["processor"] >= 0.5
+    whole = executed["metadata"]["papermill"]["processor"]
+    assert slept["processor"] + worked["processor"] <= whole <= result["seconds"] + 0.1
+
+
 # ---- the command: what fails, fails alone ------------------------------------------------------------------------
 @pytest.mark.parametrize("deaths", [1, 99])
 def test_a_kernel_that_dies_before_the_first_cell_is_started_again(monkeypatch, tmp_path, deaths):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 
 import minibook
 import pytest
 
 from scprimer import times
-from scprimer.publish import book, record, stamp, timing
+from scprimer.publish import book, job, record, stamp, timing
 
 LONG = "fit(model)  # a while"
 
@@ -33,12 +35,36 @@ def kept(top) -> dict:
     return json.loads((top / "scprimer" / "records" / "qc.json").read_text())
 
 
-def test_the_cells_of_an_executed_notebook_that_took_a_second_or_more():
+def ran(threads, device, processor=70.04) -> dict:
     executed = minibook.notebook("# Title", "a", "b", "c")
-    for cell, seconds in zip(executed["cells"], (None, 0.99, 1.0, 61.26)):
-        cell["metadata"]["papermill"] = {"duration": seconds}
-    assert stamp.cell_seconds(executed) == {"c2": 1.0, "c3": 61.3}
-    assert stamp.cell_seconds(minibook.notebook("a")) == {}
+    for cell, wall, own in zip(executed["cells"], (None, 0.99, 3.0, 61.26), (None, 0.5, 1.0, 55.0)):
+        cell["metadata"]["papermill"] = {"duration": wall, "processor": own}
+    executed["metadata"]["papermill"] = {"processor": processor}
+    record = {"threads": threads, "device": device}
+    return {"notebook": json.dumps(executed), "record": record, "seconds": 99.96}
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_one_thread_is_clocked_by_the_processor(device):
+    found = stamp.clocked(ran(1, device))
+    assert found == {"clock": "processor", "seconds": 70.0, "cells": {"c2": 1.0, "c3": 55.0}}
+
+
+@pytest.mark.parametrize(
+    "threads, device, processor", [(2, "cpu", 70.0), (None, None, 70.0), (1, "cuda", 70.0), (1, "cpu", None)]
+)
+def test_everything_else_is_clocked_by_the_wall(threads, device, processor):
+    found = stamp.clocked(ran(threads, device, processor))
+    assert found == {"clock": "wall", "seconds": 100.0, "cells": {"c2": 3.0, "c3": 61.3}}
+
+
+def test_processor_time_counts_the_processes_below_this_one_and_not_their_sleep():
+    work = "import time\nbegun = time.process_time()\nwhile time.process_time() - begun < 0.4: pass\nprint(flush=True)\ntime.sleep(60)"
+    before = job.processor_seconds()
+    with subprocess.Popen([sys.executable, "-c", work], stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        assert 0.4 <= job.processor_seconds() - before < 20
+        child.kill()
 
 
 def test_a_record_of_smoke_repeats_keeps_the_mean_of_each_cell():
