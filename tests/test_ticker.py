@@ -17,8 +17,6 @@ import scprimer
 from scprimer import ticker, times
 times.recorded = lambda chapter, profile: times.Times(540, cells={times.cell_key("time.sleep(0.8)  # known"): 90.0})
 run = scprimer.start("qc", dataset="pbmc3k", written_for="pbmc3k")
-from tqdm.auto import tqdm
-tqdm(range(1), leave=False).close()  # the first one imports the widgets
 """
 
 
@@ -92,6 +90,7 @@ def started():
     kernel = Kernel(kernel_manager, client)
     page = kernel.run(START)
     assert "takes    about 9 min" in page.texts[0]
+    kernel.run("from tqdm.auto import tqdm\ntqdm(range(1), leave=False).close()")  # the first one imports the widgets
     yield kernel
     client.stop_channels()
     kernel_manager.shutdown_kernel(now=True)
