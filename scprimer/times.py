@@ -73,7 +73,7 @@ def cell_key(source: str) -> str:
 
 def about(seconds: float) -> str:
     """A duration as one would say it: ``"8 s"``, ``"40 s"``, ``"2.5 min"``, ``"9 min"``, ``"1 h 20 min"``."""
-    if seconds < 59.5:
+    if seconds < 57.5:
         return f"{max(seconds, 1):.0f} s" if seconds < 20 else f"{round(seconds / 5) * 5} s"
     minutes = seconds / 60
     if minutes < 4.75:

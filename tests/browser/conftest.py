@@ -9,6 +9,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import livelab
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -144,6 +145,12 @@ def window(browser):
     yield open_window
     for context in contexts:
         context.close()
+
+
+@pytest.fixture(scope="session")
+def lab(root, cannot_run, tmp_path_factory):
+    """A running JupyterLab: its address, its token and the folder of its notebooks."""
+    yield from livelab.serve(root, tmp_path_factory.mktemp("lab"), cannot_run)
 
 
 @pytest.fixture

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import secrets
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
-
 import pytest
+from livelab import open_notebook, run
 
 from scprimer import explorer
 
@@ -25,110 +15,22 @@ CELLS = (
     'view.load("given.csv")',
 )
 GIVEN = "rater,item,kind,rating,name,note,seconds,blind\nBob,Count VAE/simulated A/C0,concept,1,nothing,,3.0,yes\n"
-# Run this cell, and stay in it.
-RUN = "Control+Enter"
-
-
-@pytest.fixture(scope="module")
-def lab(root, cannot_run, tmp_path_factory):
-    """A JupyterLab on loopback with folders of its own; its address (with a token) and the folder of its notebooks."""
-    if importlib.util.find_spec("jupyterlab") is None:
-        cannot_run("the package jupyterlab is not installed (make test installs it)")
-    top = tmp_path_factory.mktemp("lab")
-    work, config = top / "work", top / "config"
-    (config / "labconfig").mkdir(parents=True)
-    work.mkdir()
-    quiet = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # it would ask for news
-    (config / "labconfig" / "page_config.json").write_text(json.dumps(quiet))
-    # Extensions of the server that somebody may have installed, and that only cost time here.
-    others = ["jupyter_lsp", "jupyterlab_jupytext", "jupyter_server_terminals", "nbgrader.server_extensions.assignment_list",
-              "nbgrader.server_extensions.course_list", "nbgrader.server_extensions.formgrader",
-              "nbgrader.server_extensions.validate_assignment"]  # fmt: skip
-    server_config = {"ServerApp": {"jpserver_extensions": {"jupyterlab": True, **dict.fromkeys(others, False)}}}
-    (config / "jupyter_server_config.json").write_text(json.dumps(server_config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("SCPRIMER_", "JUPYTER_"))} | {
-        "JUPYTER_CONFIG_DIR": str(config), "JUPYTER_DATA_DIR": str(top / "data"), "JUPYTER_RUNTIME_DIR": str(top / "runtime"),
-        "JUPYTER_PLATFORM_DIRS": "1", "IPYTHONDIR": str(top / "ipython"), "PYTHONPATH": os.pathsep.join(map(str, (root, root / "tests"))),
-    }  # fmt: skip
-    token = secrets.token_hex(8)
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
-               "--ServerApp.port_retries=0", f"--ServerApp.root_dir={work}", f"--IdentityProvider.token={token}",
-               "--LabApp.extension_manager=readonly", "--LabApp.collaborative=False"]  # fmt: skip
-    with (top / "log").open("wb") as log:
-        server = subprocess.Popen(command, env=env, cwd=work, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}/"
-    try:
-        _wait_for(f"{address}api?token={token}", server, top / "log")
-        yield address, token, work
-    finally:
-        server.terminate()
-        try:
-            server.wait(15)
-        except subprocess.TimeoutExpired:
-            server.kill()
-
-
-def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(240):
-        if server.poll() is not None:
-            pytest.fail(f"JupyterLab ended:\n{log.read_text()[-2000:]}", pytrace=False)
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            time.sleep(1)
-    pytest.fail(f"JupyterLab did not answer:\n{log.read_text()[-2000:]}", pytrace=False)
 
 
 @pytest.fixture
 def notebook(lab, window, request):
     """Opens a fresh notebook in a window of the given size and runs its first cell."""
-    address, token, work = lab
-    import nbformat
+    *_, work = lab
 
-    def open_notebook(size: str):
+    def opened(size: str):
         for name in ("seen.csv", "given.csv"):
             (work / name).unlink(missing_ok=True)
-        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS])
-        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(book, work / f"{size}.ipynb")
-        seen = window(address, size)
-        seen.page.set_default_timeout(180_000)
-        seen.page.goto(f"{address}doc/tree/{size}.ipynb?token={token}&reset")
-        seen.page.wait_for_selector(".jp-Notebook .jp-Cell")
-        _wait_for_kernel(seen.page, f"{address}api/sessions?token={token}", f"{size}.ipynb")
+        seen = open_notebook(lab, window, CELLS, size)
         run(seen.page, 0)
         seen.page.wait_for_selector(".ex .ex-summary:not(:empty)")
         return seen
 
-    return open_notebook
-
-
-def _wait_for_kernel(page, sessions: str, name: str) -> None:
-    """Until the notebook's kernel is idle and the page is connected to it; what is run before that is dropped."""
-    for _ in range(240):
-        with urllib.request.urlopen(sessions, timeout=30) as answer:
-            kernels = [s["kernel"] for s in json.load(answer) if s["path"] == name and s["kernel"]]
-        if any(k["connections"] and k["execution_state"] == "idle" for k in kernels):
-            page.wait_for_function("document.querySelector('.jp-KernelName')?.textContent.includes('Python 3')")
-            return
-        page.wait_for_timeout(500)
-    pytest.fail("JupyterLab started no kernel for the notebook", pytrace=False)
-
-
-def run(page, cell: int) -> None:
-    """Run one cell of the notebook and wait until the kernel has done it."""
-    box = page.locator(".jp-CodeCell").nth(cell)
-    prompt = box.locator(".jp-InputPrompt")
-    box.locator(".cm-content").click()
-    page.keyboard.press(RUN)
-    page.wait_for_function("e => e.textContent !== '[ ]:'", arg=prompt.element_handle())
-    while prompt.inner_text() == "[*]:":
-        page.wait_for_timeout(200)
-    assert prompt.inner_text() == f"[{cell + 1}]:", box.inner_text()
+    return opened
 
 
 def test_a_click_reaches_the_kernel_and_a_loaded_sheet_the_browser(notebook, lab):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 import os
 import resource
@@ -10,11 +12,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import minibook
 import pytest
 
-from scprimer.publish import book, job, runner
+from scprimer.publish import book, job, journal, runner
+from scprimer.publish.screen import Screen
 
 JOB = {"slug": "qc", "profile": "smoke", "parameters": {}, "threads": 1, "time_limit": 60, "memory_limit": None}
 
@@ -226,6 +230,57 @@ def test_a_killed_worker_fails_its_chapter_alone(tmp_path):
 
 # ---- a full disk -----------------------------------------------------------------------------------------------------
 BIG = "import os, base64\nprint(base64.b64encode(os.urandom(600_000)).decode())"
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A session that records one chapter, and the five executions that it has submitted."""
+    cells = [minibook.start("qc"), minibook.CLAIM, minibook.REPORT]
+    top = minibook.make(tmp_path, qc=cells)
+    request, chapter = runner.Request(("qc",), record=True), book.find("qc", top)
+    log = journal.Journal.begin(tmp_path / "journal", {}, {"qc": ""})
+    session = runner._Session(request, top, {"qc": chapter}, log, Screen(io.StringIO()))
+    works = {f"future {work.seed}": work for work in session._first(chapter)}
+    session.works = dict(works)
+    return session, works
+
+
+def result_of(chapter: book.Chapter, value: float, words: str = "", failure: dict | None = None) -> dict:
+    """What an execution returns: with outputs, or with a failure and none."""
+    bounds = {"smoke": ["at_least", 0.5]}
+    claim = {"id": "score", "kind": "result", "values": [value], "bounds": bounds, "control": 0.1, "resample": "seed"}
+    executed = copy.deepcopy(chapter.notebook)
+    executed["cells"][3]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": words}]
+    return {
+        "ok": failure is None, "seconds": 1.0, "peak_mb": 100, "failure": failure, "record": {"claims": [claim]},
+        "notebook": None if failure else json.dumps(executed), "environment": {},
+    }  # fmt: skip
+
+
+def test_two_runs_of_a_refused_chapter_may_end_at_the_same_moment(recording, monkeypatch):
+    session, _ = recording
+    chapter = session.todo["qc"]
+    result = result_of(chapter, 0.8, words="<object object at 0x7f00aa11bb22>")
+    monkeypatch.setattr(session, "_first", lambda chapter: [])
+    monkeypatch.setattr(runner, "_result", lambda future: result)
+    monkeypatch.setattr("distributed.wait", lambda futures, **more: SimpleNamespace(done=list(futures)))
+    client = SimpleNamespace(subscribe_topic=lambda *_: None, cancel=lambda futures: None)
+    session.run(client)
+    (outcome,) = session.outcomes
+    assert outcome.words.startswith("refused: cell 4 (c3) shows the address of an object")
+
+
+def test_a_claim_that_fails_in_a_short_run_is_said_with_its_seed(recording):
+    session, works = recording
+    chapter, client = session.todo["qc"], SimpleNamespace(cancel=lambda futures: None)
+    failure = {"kind": "claims", "words": "claims do not hold"}
+    for future, work in works.items():
+        del session.works[future]
+        failed = work.seed == 2
+        session._take(client, work, result_of(chapter, 0.4 if failed else 0.8, failure=failure if failed else None))
+    (outcome,) = session.outcomes
+    assert outcome.state == "failed"
+    assert "score (smoke): does not hold (at least 0.5) for seed 2: 0.4" in outcome.error
 
 
 @pytest.fixture
