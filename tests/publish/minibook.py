@@ -73,7 +73,7 @@ def environment(**more: str) -> dict[str, str]:
 def command(top: Path, *arguments: str, **more) -> subprocess.CompletedProcess:
     """``scprimer ARGUMENTS`` in the book's folder (or in ``cwd``), as a reader types it."""
     call = [sys.executable, "-m", "scprimer.cli", *arguments]
-    more = {"cwd": top, "env": environment(), "timeout": 120, "preexec_fn": None} | more
+    more = {"cwd": top, "env": environment(), "timeout": 300, "preexec_fn": None} | more
     return subprocess.run(call, capture_output=True, text=True, check=False, **more)
 
 
