@@ -75,7 +75,7 @@ def by_command(top, **values) -> None:
     """``scprimer run qc -p NAME VALUE ...``; its record stays inside, so the edition's metadata gives it back."""
     out = top / "edition"
     given = [word for name, value in values.items() for word in ("-p", name, str(value))]
-    done = minibook.command(top, "run", "qc", "--out", str(out), *given)
+    done = minibook.command(top, "run", "qc", "--out", str(out), *given, timeout=600)
     if done.returncode:
         raise RuntimeError(done.stdout + done.stderr)
     meta = book.read_notebook(out / "data" / "qc.ipynb")["metadata"]["scprimer"]
@@ -134,7 +134,7 @@ def test_every_way_refuses_a_wrong_value_in_the_same_words(top, way, wrong, word
 def test_the_command_line_has_options_for_what_every_chapter_has(top):
     done = minibook.command(
         top, "run", "qc", "--profile", "smoke", "--device", "cpu", "--out", str(top / "options"),
-        env=minibook.environment(SCPRIMER_DEVICE="cpu"),
+        env=minibook.environment(SCPRIMER_DEVICE="cpu"), timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     meta = book.read_notebook(top / "options" / "data" / "qc.ipynb")["metadata"]["scprimer"]
