@@ -3,6 +3,7 @@
 #   make validate             re-execute the chapters on the real data (fetched, or from SCPRIMER_MIRROR) and compare
 #   make course-test          make the course kit of all chapters and grade it with nbgrader
 #   make gpu                  execute the chapters in the profile `full` and keep their records
+#   make fresh               a chapter in a plain environment, set up by its own first cell, as on Colab
 #   make test-latest          units and smoke chapters with the newest versions that are allowed, in .venv-latest/
 PYTHON  ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; (3,11,5) <= sys.version_info[:3] < (3,14) and print("$(p)")' 2>/dev/null)))
 EDITION ?= standard
@@ -17,7 +18,7 @@ SITE    := _build/html
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824
 ONE_THREAD := $(KEEP_MEMORY) OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-.PHONY: help book test lint unit notebooks site browser validate gpu course-test test-latest clean
+.PHONY: help book test lint unit notebooks site browser validate gpu course-test fresh test-latest clean
 .DEFAULT_GOAL := help
 
 help:
@@ -38,7 +39,7 @@ lint: $(VENV)/.all
 	$(BIN)/ruff format --check .
 
 unit: $(VENV)/.all
-	$(ONE_THREAD) $(BIN)/python -m pytest tests -m "not browser and not course" -n $(WORKERS) --dist loadfile
+	$(ONE_THREAD) $(BIN)/python -m pytest tests -m "not browser and not course and not fresh" -n $(WORKERS) --dist loadfile
 
 notebooks: $(VENV)/.all
 	$(ONE_THREAD) SCPRIMER_PROFILE=smoke $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
@@ -62,6 +63,9 @@ gpu: $(VENV)/.all
 course-test: $(VENV)/.all
 	$(ONE_THREAD) $(BIN)/python -m pytest tests/publish/test_course_grading.py -n $(WORKERS)
 
+fresh: $(VENV)/.all
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/runners
+
 # Without constraints.txt, in an environment of its own that is brought up to date each time. What is compared with the pins is
 # left out; an output may differ from the stored one, so only failures of cells and claims count (nbval-lax).
 LATEST := .venv-latest
@@ -69,7 +73,7 @@ test-latest: $(LATEST)/bin/python
 	PYTHONWARNINGS=ignore $(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager pip torch
 	PYTHONWARNINGS=ignore $(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[reference,run,book,dev]"
 	$(LATEST)/bin/python -m pip list --format=freeze > $(LATEST)/versions.txt
-	$(ONE_THREAD) $(LATEST)/bin/python -m pytest tests -m "not browser and not course" -n $(WORKERS) --dist loadfile \
+	$(ONE_THREAD) $(LATEST)/bin/python -m pytest tests -m "not browser and not course and not fresh" -n $(WORKERS) --dist loadfile \
 		--deselect tests/test_environment.py::test_what_is_installed_here_is_what_is_pinned
 	$(ONE_THREAD) SCPRIMER_PROFILE=smoke $(LATEST)/bin/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 		--nbval-cell-timeout=120 -n $(WORKERS) --dist loadfile -p no:cacheprovider

@@ -12,6 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from scprimer.publish import doctor
+
 
 @pytest.fixture(scope="module")
 def project(root):
@@ -36,6 +38,16 @@ def test_every_requirement_is_a_range_and_its_pin_lies_in_it(project, pins):
         assert name in pins, f"{requirement.name} has no pin in constraints.txt"
         assert requirement.specifier, f"{requirement.name} has no range in pyproject.toml"
         assert requirement.specifier.contains(pins[name]), f"{requirement} does not allow the pin {pins[name]}"
+
+
+def test_every_place_names_the_same_versions_of_python(root, project):
+    oldest, below = doctor.OLDEST_PYTHON, doctor.BELOW_PYTHON
+    assert project["requires-python"] == f">={'.'.join(map(str, oldest))},<{'.'.join(map(str, below))}"
+    code = f"({','.join(map(str, oldest))}) <= sys.version_info[:3] < ({','.join(map(str, below))})"
+    words = "Python 3.11 (3.11.5 or newer), 3.12 or 3.13"
+    assert code in (root / "Makefile").read_text()
+    for name in ("Makefile", "README.md", "book/how-to-run.md"):
+        assert words in (root / name).read_text(), name
 
 
 def test_torch_is_pinned_and_its_range_is_wider(project, pins):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+OLDEST_PYTHON, BELOW_PYTHON = (3, 11, 5), (3, 14)  # as in pyproject.toml, which an installed package has not
 GB = 1e9
 MEMORY_NEEDED, MEMORY_GOOD = 4 * GB, 8 * GB  # a chapter may take 8 GB at `standard`; most take far less
 DISK_NEEDED = 2 * GB
@@ -93,10 +94,9 @@ def _container_limits() -> list[int]:
 def _python() -> Finding:
     here = platform.python_version()
     words = f"{here} on {platform.system()} {platform.machine()} ({sys.executable})"
-    if not (3, 11) <= sys.version_info[:2] < (3, 14):
-        return Finding(
-            "Python", "stops", f"{words}: the book needs 3.11, 3.12 or 3.13; make a new environment with one"
-        )
+    if not OLDEST_PYTHON <= sys.version_info[:3] < BELOW_PYTHON:
+        needed = "3.11 (3.11.5 or newer), 3.12 or 3.13"
+        return Finding("Python", "stops", f"{words}: the book needs {needed}; make a new environment with one")
     return Finding("Python", "fine", words)
 
 

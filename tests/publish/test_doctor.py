@@ -23,11 +23,15 @@ def test_this_machine_can_run_the_book():
     assert "This machine can run the book" in text
 
 
-def test_a_wrong_python_stops(monkeypatch):
-    monkeypatch.setattr(sys, "version_info", (3, 9, 0))
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [((3, 9, 0), "stops"), ((3, 11, 4), "stops"), ((3, 11, 5), "fine"), ((3, 13, 9), "fine"), ((3, 14, 0), "stops")],
+)
+def test_the_version_of_python(monkeypatch, version, state):
+    monkeypatch.setattr(sys, "version_info", version)
     finding = doctor._python()
-    assert finding.state == "stops"
-    assert "3.11, 3.12 or 3.13" in finding.words
+    assert finding.state == state
+    assert state == "fine" or "3.11 (3.11.5 or newer), 3.12 or 3.13" in finding.words
 
 
 def test_missing_packages_stop_and_peers_do_not(monkeypatch):

@@ -34,17 +34,22 @@ WANTED = {"profile": "smoke", "seed": 7, "device": "cpu"}
 
 @pytest.fixture(scope="module")
 def top(tmp_path_factory):
-    """A book of one chapter, and beside it the reader's own file."""
+    """A book of one chapter."""
+    cells = ("# Parameters\n\nYou will see them.", (PARAMETERS, "parameters"), START, CLAIM, minibook.REPORT)
+    return minibook.make(tmp_path_factory.mktemp("parameters"), qc=minibook.notebook(*cells))
+
+
+@pytest.fixture
+def mine(tmp_path) -> str:
+    """The reader's own file."""
     import anndata as ad
 
-    top = tmp_path_factory.mktemp("parameters")
     rng = np.random.default_rng(0)
     counts = ad.AnnData(rng.poisson(1.0, size=(60, 300)).astype(np.float32))
     counts.obs_names = [f"cell{i}" for i in range(counts.n_obs)]
     counts.var_names = [f"GENE{i}" for i in range(counts.n_vars)]
-    counts.write_h5ad(top / "mine.h5ad")
-    cells = ("# Parameters\n\nYou will see them.", (PARAMETERS, "parameters"), START, CLAIM, minibook.REPORT)
-    return minibook.make(top, qc=minibook.notebook(*cells))
+    counts.write_h5ad(tmp_path / "mine.h5ad")
+    return str(tmp_path / "mine.h5ad")
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +80,7 @@ def by_command(top, **values) -> None:
     """``scprimer run qc -p NAME VALUE ...``; its record stays inside, so the edition's metadata gives it back."""
     out = top / "edition"
     given = [word for name, value in values.items() for word in ("-p", name, str(value))]
-    done = minibook.command(top, "run", "qc", "--out", str(out), *given)
+    done = minibook.command(top, "run", "qc", "--out", str(out), *given, timeout=600)
     if done.returncode:
         raise RuntimeError(done.stdout + done.stderr)
     meta = book.read_notebook(out / "data" / "qc.ipynb")["metadata"]["scprimer"]
@@ -101,15 +106,15 @@ def record_of(way, top, **values) -> dict:
 
 
 @pytest.mark.slow
-def test_every_way_gives_the_same_record(top):
-    records = {way.__name__: record_of(way, top, dataset=str(top / "mine.h5ad"), **WANTED) for way in WAYS}
+def test_every_way_gives_the_same_record(top, mine):
+    records = {way.__name__: record_of(way, top, dataset=mine, **WANTED) for way in WAYS}
     first = records["by_editing"]
     assert {name: first[name] for name in WANTED} == WANTED
     assert [claim["values"][0] for claim in first["claims"]][1] == 60  # the reader's cells, not the stand-in's
     assert [claim["holds"] for claim in first["claims"]] == [None, None]  # measured, not judged
     for way, found in records.items():
         assert found == first, way
-    other = record_of(by_papermill, top, dataset=str(top / "mine.h5ad"), **WANTED | {"seed": 8})
+    other = record_of(by_papermill, top, dataset=mine, **WANTED | {"seed": 8})
     assert other["claims"][0]["values"] != first["claims"][0]["values"]
 
 
@@ -134,7 +139,7 @@ def test_every_way_refuses_a_wrong_value_in_the_same_words(top, way, wrong, word
 def test_the_command_line_has_options_for_what_every_chapter_has(top):
     done = minibook.command(
         top, "run", "qc", "--profile", "smoke", "--device", "cpu", "--out", str(top / "options"),
-        env=minibook.environment(SCPRIMER_DEVICE="cpu"),
+        env=minibook.environment(SCPRIMER_DEVICE="cpu"), timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     meta = book.read_notebook(top / "options" / "data" / "qc.ipynb")["metadata"]["scprimer"]
