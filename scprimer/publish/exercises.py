@@ -235,6 +235,12 @@ def _problems_of(exercise: Exercise) -> Iterator[Problem]:
             f"{name} lists no wrong answer",
             'give at least one plausible wrong body in the solution cell: scprimer: {"wrong": ["..."]}',
         )
+    if not exercise.right:
+        yield Problem(
+            at,
+            f"{name} lists no other right answer",
+            'give at least one right body that is written differently: scprimer: {"right": ["..."]}',
+        )
     try:
         asserts = [n for n in ast.walk(ast.parse(exercise.check)) if isinstance(n, ast.Assert)]
     except SyntaxError as error:

@@ -44,10 +44,10 @@ def split(text: str) -> tuple[str, str] | None:
     return found["question"].strip(), found["answer"].strip()
 
 
-def self_checks(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
+def self_checks(chapter: book.Chapter) -> Iterator[Finding]:
     """Each self-check has a question and an explained answer, and stands before the exercises; a chapter has some.
 
-    Not among the rules that chapters must keep yet: the decorator ``rule`` makes it one.
+    :func:`scprimer.publish.rules.anatomy.self_checks` is the rule that chapters must keep.
     """
     found, section = 0, ""
     for cell in chapter.notebook["cells"]:

@@ -217,6 +217,23 @@ REPLACE by why the method exists, its equations, and one figure. Every symbol ha
 """,
         "idea",
     )
+    for place in ("what the equations say", "what follows from them"):
+        text(
+            f"""
+**Check yourself.** REPLACE by a question about {place} that one cannot answer from memory?
+
+- A. REPLACE by a tempting answer.
+- B. REPLACE by the right one.
+
+<details>
+<summary>Answer</summary>
+
+**B.** REPLACE by the reason why this is right, and by the reason why the other answer tempts.
+
+</details>
+""",
+            "self-check",
+        )
 
     text(
         """
@@ -434,7 +451,8 @@ for kind, found in (("baseline", baseline), ("control", control)):
 
 REPLACE by three to five exercises, from recall to project. Each stands alone: set-up, solution and check run in a fresh
 Python. Solutions are committed and folded; the stub is what is left without the lines between the markers. Every
-exercise that is not purely open lists at least one plausible wrong answer, which its check must catch.
+exercise that is not purely open lists at least one plausible wrong answer, which its check must catch, and one other right
+answer, which it must accept.
 """,
         "exercises",
     )
@@ -467,10 +485,20 @@ REPLACE by a question that the chapter leaves open.
 def _exercise(text, code, number: int, level: str, title: str) -> None:
     """One worked example of an exercise: its four cells."""
     id = f"@slug@-{number}"
-    body, check, wrong = {
-        1: ("return X - X.mean(0)", "np.allclose(centre(X).mean(0), 0)", "return X - X.mean()"),
-        2: ("return X.var(0, ddof=1)", "np.allclose(centre(X), [4.0, 16.0])", "return X.var(0)"),
-        3: ("return int(np.argmax(X.var(0)))", "centre(X) == 1", "return 0"),
+    body, check, wrong, right = {
+        1: (
+            "return X - X.mean(0)",
+            "np.allclose(centre(X).mean(0), 0)",
+            "return X - X.mean()",
+            "return X - X.sum(0) / len(X)",
+        ),
+        2: (
+            "return X.var(0, ddof=1)",
+            "np.allclose(centre(X), [4.0, 16.0])",
+            "return X.var(0)",
+            "return np.cov(X.T).diagonal()",
+        ),
+        3: ("return int(np.argmax(X.var(0)))", "centre(X) == 1", "return 0", "return np.argmax(X.std(0))"),
     }[number]
     function = {1: "centre", 2: "variance", 3: "widest"}[number]
     text(
@@ -487,7 +515,7 @@ def _exercise(text, code, number: int, level: str, title: str) -> None:
         f"def {function}(X):\n    ### BEGIN SOLUTION\n    {body}\n    ### END SOLUTION",
         "exercise-solution",
         "hide-cell",
-        scprimer={"exercise": id, "wrong": [wrong]},
+        scprimer={"exercise": id, "wrong": [wrong], "right": [right]},
     )
     code(
         f'assert {check.replace("centre", function)}, "REPLACE: say what is wrong with the answer"',

@@ -269,6 +269,11 @@ def an_exercise_without_wrong_answers(nb):
 
 
 @breaks("exercise-form")
+def an_exercise_without_another_right_answer(nb):
+    del cell(nb, "e2-solution")["metadata"]["scprimer"]["right"]
+
+
+@breaks("exercise-form")
 def a_solution_without_markers(nb):
     cell(nb, "e1-solution")["source"] = "def centre(X):\n    return X - X.mean(0)"
 
@@ -287,6 +292,21 @@ def an_assert_without_words(nb):
 def an_exercise_before_its_section(nb):
     at = nb["cells"].index(cell(nb, "exercises"))
     nb["cells"].insert(at + 1, nb["cells"].pop(at))
+
+
+@breaks("self-checks")
+def one_self_check_alone(nb):
+    remove(nb, "check-scale")
+
+
+@breaks("self-checks")
+def a_self_check_without_reasons(nb):
+    cell(nb, "check-scale")["source"] = fixture.SELF_CHECK.replace("; it says nothing of how the cells differ", "")
+
+
+@breaks("self-checks")
+def a_self_check_among_the_exercises(nb):
+    nb["cells"].append(nb["cells"].pop(nb["cells"].index(cell(nb, "check-scale"))))
 
 
 @breaks("takeaways")

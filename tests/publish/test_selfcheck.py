@@ -34,7 +34,7 @@ def chapter(top, *texts, section="idea", tags=("self-check",)):
 
 
 def found(top, *texts, **more):
-    return [words for _, words, _ in selfcheck.self_checks(chapter(top, *texts, **more), top)]
+    return [words for _, words, _ in selfcheck.self_checks(chapter(top, *texts, **more))]
 
 
 def test_question_and_answer_are_told_apart():

@@ -8,7 +8,7 @@ import symtable
 from collections.abc import Iterator
 from pathlib import Path
 
-from scprimer.publish import book, exercises, export, template
+from scprimer.publish import book, exercises, export, selfcheck, template
 from scprimer.publish.rules.common import (
     EXEMPTION_PREFIXES,
     FURTHER_EXEMPTIONS,
@@ -268,6 +268,13 @@ def exercise_form(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
         for id in exercise.cells:
             if id not in inside:
                 yield id, f"a cell of exercise {exercise.id!r} lies outside the section", "move it into `exercises`"
+
+
+@rule
+def self_checks(chapter: book.Chapter, top: Path) -> Iterator[Finding]:
+    """A few self-checks, each a question with an explained answer, before the exercises."""
+    if not exempt(chapter, selfcheck.TAG):
+        yield from selfcheck.self_checks(chapter)
 
 
 @rule

@@ -12,9 +12,9 @@ from pathlib import Path
 from scprimer.publish import book
 
 # Keys of `not_applicable` beside the anatomy's tags and the kinds of claims. "seed" exempts from that parameter, "spread"
-# from repeats, "symbols" from the table of symbols; "control:<claim>" and "reported:<id>" exempt one claim or one
+# from repeats, "symbols" from the table of symbols, "self-check" from those; "control:<claim>" and "reported:<id>" exempt one claim or one
 # reported figure.
-FURTHER_EXEMPTIONS = ("seed", "spread", "symbols")
+FURTHER_EXEMPTIONS = ("seed", "spread", "symbols", "self-check")
 EXEMPTION_PREFIXES = ("control:", "reported:")
 KINDS = ("result", "reference", "baseline", "control", "pitfall")
 
