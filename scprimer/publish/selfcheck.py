@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from scprimer.publish import book
 from scprimer.publish.rules.common import Finding
