@@ -16,7 +16,7 @@ RUN useradd --create-home --uid ${NB_UID} ${NB_USER}
 WORKDIR ${HOME}/scprimer
 COPY . .
 RUN pip install --constraint constraints.txt torch \
-    && pip install --constraint constraints.txt --editable ".[reference,run,teach]" jupyterhub \
+    && pip install --constraint constraints.txt --editable ".[reference,run,teach,hub]" \
     && chown -R ${NB_USER}:${NB_USER} ${HOME}
 
 USER ${NB_USER}

@@ -2,6 +2,7 @@
 #   make book EDITION=smoke   execute every chapter afresh on simulated data and render that edition
 #   make validate             re-execute the chapters on the real data (fetched, or from SCPRIMER_MIRROR) and compare
 #   make course-test          make the course kit of all chapters and grade it with nbgrader
+#   make hub                  a JupyterHub and a JupyterLab on this machine: log in, pull, run chapters, hand in (needs npm)
 #   make gpu                  execute the chapters in the profile `full` and keep their records
 #   make test-latest          units and smoke chapters with the newest versions that are allowed, in .venv-latest/
 PYTHON  ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; (3,11,5) <= sys.version_info[:3] < (3,14) and print("$(p)")' 2>/dev/null)))
@@ -17,7 +18,7 @@ SITE    := _build/html
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824
 ONE_THREAD := $(KEEP_MEMORY) OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-.PHONY: help book test lint unit notebooks site browser validate gpu course-test test-latest clean
+.PHONY: help book test lint unit notebooks site browser hub validate gpu course-test test-latest clean
 .DEFAULT_GOAL := help
 
 help:
@@ -38,7 +39,7 @@ lint: $(VENV)/.all
 	$(BIN)/ruff format --check .
 
 unit: $(VENV)/.all
-	$(ONE_THREAD) $(BIN)/python -m pytest tests -m "not browser and not course" -n $(WORKERS) --dist loadfile
+	$(ONE_THREAD) $(BIN)/python -m pytest tests -m "not browser and not course and not hub" -n $(WORKERS) --dist loadfile
 
 notebooks: $(VENV)/.all
 	$(ONE_THREAD) SCPRIMER_PROFILE=smoke $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
@@ -51,6 +52,13 @@ browser: $(VENV)/.all site
 	@sh tests/browser/chromium.sh
 	@sh tests/browser/axe.sh
 	SCPRIMER_SITE=$(SITE) $(BIN)/python -m pytest tests/browser
+
+# What is missing here is an error, and not a reason to skip: whoever asks for the hub wants to see it.
+hub: export SCPRIMER_REQUIRE_BROWSER = 1
+hub: $(VENV)/.hub
+	@sh tests/browser/chromium.sh
+	@sh tests/hub/proxy.sh
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/hub --durations 0
 
 validate: $(VENV)/.all
 	$(ONE_THREAD) SCPRIMER_PROFILE=standard $(BIN)/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
@@ -69,7 +77,7 @@ test-latest: $(LATEST)/bin/python
 	PYTHONWARNINGS=ignore $(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager pip torch
 	PYTHONWARNINGS=ignore $(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable ".[reference,run,book,dev]"
 	$(LATEST)/bin/python -m pip list --format=freeze > $(LATEST)/versions.txt
-	$(ONE_THREAD) $(LATEST)/bin/python -m pytest tests -m "not browser and not course" -n $(WORKERS) --dist loadfile \
+	$(ONE_THREAD) $(LATEST)/bin/python -m pytest tests -m "not browser and not course and not hub" -n $(WORKERS) --dist loadfile \
 		--deselect tests/test_environment.py::test_what_is_installed_here_is_what_is_pinned
 	$(ONE_THREAD) SCPRIMER_PROFILE=smoke $(LATEST)/bin/python -m pytest notebooks --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 		--nbval-cell-timeout=120 -n $(WORKERS) --dist loadfile -p no:cacheprovider
@@ -97,3 +105,7 @@ $(VENV)/.all: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch
 	$(PIP) --editable ".[reference,run,book,dev]"
 	@touch $@ $(VENV)/.book
+
+$(VENV)/.hub: $(VENV)/.all
+	$(PIP) --editable ".[hub]"
+	@touch $@
