@@ -45,13 +45,13 @@ class LabPage:
         self.page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{item}$")).click()
 
     def run_all(self) -> list:
-        """*Run All Cells*, wait until the kernel has nothing left to do, save; the code cells as they were saved."""
-        self.menu("Run", "Run All Cells")
-        self.wait()
-        return self.saved()
+        """*Run All Cells*, wait until the kernel has nothing left to do, save; the code cells as they were saved.
 
-    def wait(self) -> None:
-        """Until no cell waits or runs, and at least one has run."""
+        What the notebook held before is cleared first: nothing old can be taken for new.
+        """
+        self.menu("Edit", "Clear Outputs of All Cells")
+        self.menu("Run", "Run All Cells")
+        # No cell waits or runs, and at least one has run.
         self.page.wait_for_function(
             """() => {
                 const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')].map(e => e.textContent);
@@ -59,15 +59,12 @@ class LabPage:
             }""",
             timeout=RUNNING,
         )
+        return self.saved()
 
     def saved(self) -> list:
         """Save the notebook and read its code cells from the disk."""
-        before = self.path.stat().st_mtime_ns
-        self.menu("File", "Save Notebook")
-        end = time.monotonic() + 60
-        while self.path.stat().st_mtime_ns == before:
-            assert time.monotonic() < end, f"{self.path.name} was not saved"
-            self.page.wait_for_timeout(200)
+        with self.page.expect_response(lambda a: a.request.method == "PUT" and "/api/contents/" in a.url):
+            self.menu("File", "Save Notebook")
         return [c for c in nbformat.read(self.path, as_version=4).cells if c.cell_type == "code"]
 
     def type_below(self, cell: int, source: str) -> None:
@@ -77,7 +74,8 @@ class LabPage:
         self.page.keyboard.press("Enter")
         self.page.keyboard.insert_text(source)
         self.page.keyboard.press("Control+Enter")
-        self.wait()
+        prompt = self.page.locator(".jp-Notebook .jp-CodeCell").nth(cell + 1).locator(".jp-InputPrompt")
+        prompt.filter(has_text=re.compile(r"\[\d+\]:")).wait_for()
 
 
 def errors(cells: list) -> list[tuple[int, str]]:

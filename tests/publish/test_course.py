@@ -10,6 +10,7 @@ import math
 import re
 from datetime import date, timedelta
 from html.parser import HTMLParser
+from unittest.mock import MagicMock
 
 import hostile
 import minibook
@@ -372,6 +373,33 @@ def test_the_hub_sheet_sums_up_the_stamps(kit, sessions):
     total = math.fsum(data.describe(name).bytes for name in names) / 1e6
     assert f"{len(names)} data sets, {sheets.words.memory(total)}" in text
     assert text.count("git-pull?repo=") == len(sessions)
+
+
+def settings_in(sheet, name):
+    """What one of the sheet's two Python files sets: name -> value."""
+    (source,) = re.findall(rf"```python\n(# {name}\n.*?)```", sheet, flags=re.DOTALL)
+    c, environment = MagicMock(), {}
+    c.Spawner.environment = environment
+    exec(source, {"c": c, "get_config": lambda: c})
+    return c, environment
+
+
+def test_the_settings_of_the_hub_sheet_are_python_and_grant_what_was_measured(kit, sessions):
+    hub, environment = settings_in(kit["jupyterhub.md"], "jupyterhub_config.py")
+    peak = max(s.chapter.meta["stamp"]["peak_mb"] for s in sessions)
+    assert hub.Spawner.mem_limit == f"{sheets.granted(peak)}M" and hub.Spawner.cpu_limit == 1
+    assert environment == {"SCPRIMER_MIRROR": f"{sheets.SHELF}/data", "OMP_NUM_THREADS": "1"}
+    assert f"SCPRIMER_CACHE={sheets.SHELF} scprimer data pull" in kit["jupyterhub.md"]
+    nbgrader, _ = settings_in(kit["jupyterhub.md"], "nbgrader_config.py")
+    assert nbgrader.Exchange.root == sheets.EXCHANGE and nbgrader.ExchangeCollect.check_owner is False
+    assert f'course_id = "{nbgrader.CourseDirectory.course_id}"' in kit["nbgrader/nbgrader_config.py"]
+
+
+def test_a_course_without_data_sets_nothing_where_the_data_are(clone):
+    text = sheets.hub(course.plan(clone, ["qc"]), 0)
+    hub, environment = settings_in(text, "jupyterhub_config.py")
+    assert environment == {"OMP_NUM_THREADS": "1"}
+    assert isinstance(hub.Spawner.mem_limit, MagicMock), "no limit without a measurement"
 
 
 def test_a_chapter_without_a_recorded_run_is_not_measured(clone):

@@ -154,16 +154,18 @@ docker build -t scprimer .
 ```
 
 Name `scprimer` as the single-user image of your spawner (KubeSpawner, DockerSpawner). It starts `jupyterhub-singleuser`
-when a hub starts it. The package `jupyterhub` in the image should have the version of your hub. Where they differ, install
-that version in an image of your own: `FROM scprimer` and `RUN pip install jupyterhub==VERSION`.
+when a hub starts it. The package `jupyterhub` in the image should have the version of your hub: name that with
+`--build-arg JUPYTERHUB_VERSION=...`. The book lies in `/opt/scprimer` of the image, so a user's own disk may be mounted as the
+home, `/home/jovyan`.
 
 ## Settings
 
 ```python
 {_settings(names, peak)}```
 
-A value under `environment` reaches every notebook. On Kubernetes (Zero to JupyterHub) these settings are
-`singleuser.extraEnv`, `singleuser.defaultUrl`, `singleuser.memory.limit` and `singleuser.cpu.limit`. A server that runs
+A value under `environment` reaches every notebook; `notebook_dir` is where the links clone to. On Kubernetes (Zero to
+JupyterHub) write them as `singleuser.extraEnv`, `singleuser.defaultUrl`, `singleuser.memory.limit`, `singleuser.cpu.limit` and
+`hub.config.Spawner.notebook_dir`. A server that runs
 already keeps its old settings: stop it and start it again.
 
 ## Data: one copy for everyone
@@ -231,7 +233,12 @@ Mark in a server of its own, started from the same image: what is run there was 
 
 def _settings(names: Sequence[str], peak: float) -> str:
     """The lines for the hub's configuration; the tests of the hub run them."""
-    lines = ["# jupyterhub_config.py", 'c.Spawner.default_url = "/lab"', "c.Spawner.environment.update({"]
+    lines = [
+        "# jupyterhub_config.py",
+        'c.Spawner.default_url = "/lab"',
+        'c.Spawner.notebook_dir = "~"',
+        "c.Spawner.environment.update({",
+    ]
     if names:
         lines.append(f'    "SCPRIMER_MIRROR": "{SHELF}/data",  # one copy of the data, see below')
     lines += [
