@@ -11,6 +11,7 @@ WORKERS ?= 2
 VENV    := .venv
 BIN     := $(VENV)/bin
 PIP     := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+EXTRA   := $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]])'
 SITE    := _build/html
 
 # Numerical libraries use one thread a process: chapters run side by side, and threads that fight for cores cost far more.
@@ -97,7 +98,7 @@ $(BIN)/python:
 
 # Rendering needs no science stack: the extra `book`, and the package itself without its dependencies.
 $(VENV)/.book: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["book"])')
+	$(PIP) $$($(EXTRA) book)
 	$(PIP) --no-deps --editable .
 	@touch $@
 
@@ -107,5 +108,5 @@ $(VENV)/.all: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/.book
 
 $(VENV)/.hub: $(VENV)/.all
-	$(PIP) --editable ".[hub]"
+	$(PIP) $$($(EXTRA) hub)
 	@touch $@

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 
-SLOW = 120_000  # milliseconds until the interface has done what was asked of it, on a busy machine
+SLOW = 300_000  # milliseconds until the interface has done what was asked of it, on a busy machine
 RUNNING = 600_000  # and until a chapter at `smoke` has run, which takes a minute where nothing else runs
 
 
