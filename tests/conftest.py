@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["chromium"]  # the fixtures `browser`, `window` and `cannot_run`
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -27,8 +27,13 @@ def pins(root):
     return {canonicalize_name(name): version for name, version in found}
 
 
-def every_requirement(project):
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+# Extras that `make test` does not install.
+ON_DEMAND = {"hub"}
+
+
+def every_requirement(project, without=()):
+    extras = project["optional-dependencies"]
+    lists = [project["dependencies"], *(extras[name] for name in extras if name not in without)]
     return [Requirement(r) for group in lists for r in group]
 
 
@@ -64,7 +69,7 @@ def test_jupyter_book_stays_below_two(project):
 def test_what_is_installed_here_is_what_is_pinned(project, pins):
     from importlib.metadata import version
 
-    for requirement in every_requirement(project):
+    for requirement in every_requirement(project, without=ON_DEMAND):
         assert version(requirement.name).split("+")[0] == pins[canonicalize_name(requirement.name)], requirement.name
 
 
@@ -100,6 +105,11 @@ def test_the_docker_image_and_make_install_with_the_pins(root):
 
 def in_fresh_python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_image_has_what_a_hub_needs(root, project):
+    extras = re.search(r"\[(.*)\]", (root / "Dockerfile").read_text().split("--editable")[1])[1].split(",")
+    assert set(extras) >= {"teach", "hub"} and set(extras) <= set(project["optional-dependencies"])
 
 
 def test_importing_the_package_is_light():

@@ -6,15 +6,13 @@ import importlib.util
 import json
 import os
 import secrets
-import socket
-import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import free_port, serving
 
 # Run this cell, and stay in it.
 RUN = "Control+Enter"
@@ -35,9 +33,7 @@ def serve(root: Path, top: Path, cannot_run) -> Iterator[tuple[str, str, Path]]:
               "nbgrader.server_extensions.validate_assignment"]  # fmt: skip
     server_config = {"ServerApp": {"jpserver_extensions": {"jupyterlab": True, **dict.fromkeys(others, False)}}}
     (config / "jupyter_server_config.json").write_text(json.dumps(server_config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SCPRIMER_", "JUPYTER_"))} | {
         "JUPYTER_CONFIG_DIR": str(config), "JUPYTER_DATA_DIR": str(top / "data"), "JUPYTER_RUNTIME_DIR": str(top / "runtime"),
         "JUPYTER_PLATFORM_DIRS": "1", "IPYTHONDIR": str(top / "ipython"), "PYTHONPATH": os.pathsep.join(map(str, (root, root / "tests"))),
@@ -46,30 +42,9 @@ def serve(root: Path, top: Path, cannot_run) -> Iterator[tuple[str, str, Path]]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
                "--ServerApp.port_retries=0", f"--ServerApp.root_dir={work}", f"--IdentityProvider.token={token}",
                "--LabApp.extension_manager=readonly", "--LabApp.collaborative=False"]  # fmt: skip
-    with (top / "log").open("wb") as log:
-        server = subprocess.Popen(command, env=env, cwd=work, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}/"
-    try:
-        _wait_for(f"{address}api?token={token}", server, top / "log")
+    with serving(command, f"{address}api?token={token}", env=env, cwd=work, log=top / "log"):
         yield address, token, work
-    finally:
-        server.terminate()
-        try:
-            server.wait(15)
-        except subprocess.TimeoutExpired:
-            server.kill()
-
-
-def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(240):
-        if server.poll() is not None:
-            pytest.fail(f"JupyterLab ended:\n{log.read_text()[-2000:]}", pytrace=False)
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            time.sleep(1)
-    pytest.fail(f"JupyterLab did not answer:\n{log.read_text()[-2000:]}", pytrace=False)
 
 
 def open_notebook(lab: tuple[str, str, Path], window, cells: tuple[str, ...], size: str = "desktop", name: str = ""):

@@ -10,6 +10,7 @@ import math
 import re
 from datetime import date, timedelta
 from html.parser import HTMLParser
+from unittest.mock import MagicMock
 
 import hostile
 import minibook
@@ -71,10 +72,10 @@ def test_students_get_stubs_and_all_other_outputs(kit, number, slug):
         tags = set(book.tags(original))
         assert "BEGIN SOLUTION" not in book.source(cell) and "wrong" not in cell["metadata"].get("scprimer", {})
         if "exercise-solution" in tags:
-            assert cell["source"] == stubs.pop(original["metadata"]["scprimer"]["exercise"])
+            assert book.source(cell) == stubs.pop(original["metadata"]["scprimer"]["exercise"])
             assert "hide-cell" not in book.tags(cell), "a student must see where to write"
         elif cell["cell_type"] == "code":
-            assert cell["source"] == original["source"]
+            assert book.source(cell) == book.source(original)
         if cell["cell_type"] == "code":
             assert cell["outputs"] == ([] if tags & EXERCISE_TAGS else original["outputs"])
     assert not stubs
@@ -85,8 +86,8 @@ def test_the_text_is_readable_in_jupyter(kit, number, slug):
     for folder in ("students", "teacher"):
         for cell in read(kit, f"{folder}/{number:02d}-{slug}.ipynb")["cells"]:
             if cell["cell_type"] == "markdown":
-                assert not re.search(r"\{(glue|cite)[:\w]*\}`", cell["source"])
-                for file in re.findall(r"\]\(([^)]*\.ipynb)[^)]*\)", cell["source"]):
+                assert not re.search(r"\{(glue|cite)[:\w]*\}`", book.source(cell))
+                for file in re.findall(r"\]\(([^)]*\.ipynb)[^)]*\)", book.source(cell)):
                     assert f"{folder}/{file}" in kit, f"a link to {file}, which is not in the folder"
 
 
@@ -123,7 +124,7 @@ def test_an_open_exercise_is_marked_by_hand(clone):
     notebook["cells"] = [c for c in notebook["cells"] if c["id"] not in ("e3-solution", "e3-check")]
     chapter = fixture.write(clone, notebook, stamped=False)
     told = notebooks.teacher(chapter, {}, {})["cells"]
-    assert "mark them by hand" in next(c["source"] for c in told if c["id"] == "e3-setup-teacher")
+    assert "mark them by hand" in next(book.source(c) for c in told if c["id"] == "e3-setup-teacher")
     answer = assignments.assignment(chapter, {})["cells"][-1]
     assert answer["cell_type"] == "markdown"
     assert {k: answer["metadata"]["nbgrader"][k] for k in ("grade", "solution", "locked", "points")} == {
@@ -198,7 +199,7 @@ def test_the_source_holds_the_check_between_nbgraders_markers(kit):
     e = exercises(book.find(WRITTEN[0]))[0]
     cells = read(kit, f"nbgrader/source/{WRITTEN[0]}/{WRITTEN[0]}.ipynb")["cells"]
     check = next(c for c in cells if c["metadata"]["nbgrader"]["grade_id"] == f"{e.id}-check")
-    assert f"### BEGIN HIDDEN TESTS\n{e.check}\n### END HIDDEN TESTS" in check["source"]
+    assert f"### BEGIN HIDDEN TESTS\n{e.check}\n### END HIDDEN TESTS" in book.source(check)
 
 
 def test_one_answer_cannot_stand_in_for_another(clone):
@@ -372,6 +373,33 @@ def test_the_hub_sheet_sums_up_the_stamps(kit, sessions):
     total = math.fsum(data.describe(name).bytes for name in names) / 1e6
     assert f"{len(names)} data sets, {sheets.words.memory(total)}" in text
     assert text.count("git-pull?repo=") == len(sessions)
+
+
+def settings_in(sheet, name):
+    """What one of the sheet's two Python files sets: name -> value."""
+    (source,) = re.findall(rf"```python\n(# {name}\n.*?)```", sheet, flags=re.DOTALL)
+    c, environment = MagicMock(), {}
+    c.Spawner.environment = environment
+    exec(source, {"c": c, "get_config": lambda: c})
+    return c, environment
+
+
+def test_the_settings_of_the_hub_sheet_are_python_and_grant_what_was_measured(kit, sessions):
+    hub, environment = settings_in(kit["jupyterhub.md"], "jupyterhub_config.py")
+    peak = max(s.chapter.meta["stamp"]["peak_mb"] for s in sessions)
+    assert hub.Spawner.mem_limit == f"{sheets.granted(peak)}M" and hub.Spawner.cpu_limit == 1
+    assert environment == {"SCPRIMER_MIRROR": f"{sheets.SHELF}/data", "OMP_NUM_THREADS": "1"}
+    assert f"SCPRIMER_CACHE={sheets.SHELF} scprimer data pull" in kit["jupyterhub.md"]
+    nbgrader, _ = settings_in(kit["jupyterhub.md"], "nbgrader_config.py")
+    assert nbgrader.Exchange.root == sheets.EXCHANGE and nbgrader.ExchangeCollect.check_owner is False
+    assert f'course_id = "{nbgrader.CourseDirectory.course_id}"' in kit["nbgrader/nbgrader_config.py"]
+
+
+def test_a_course_without_data_sets_nothing_where_the_data_are(clone):
+    text = sheets.hub(course.plan(clone, ["qc"]), 0)
+    hub, environment = settings_in(text, "jupyterhub_config.py")
+    assert environment == {"OMP_NUM_THREADS": "1"}
+    assert isinstance(hub.Spawner.mem_limit, MagicMock), "no limit without a measurement"
 
 
 def test_a_chapter_without_a_recorded_run_is_not_measured(clone):

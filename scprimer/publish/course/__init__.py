@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from scprimer.publish import book
 from scprimer.publish.course import assignments, deck, folder, notebooks, prose, sheets
 from scprimer.publish.course.session import Session, plan
 
@@ -58,5 +59,10 @@ def contents(top: Path, sessions: Sequence[Session]) -> dict[str, str]:
 
 
 def text(notebook: dict) -> str:
-    """A notebook in nbformat's canonical text."""
-    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    """A notebook in nbformat's canonical text, in which a source is a list of lines.
+
+    JupyterLab saves in the same form. So git, line by line, sees only what a student has changed, and a correction of the
+    teacher's elsewhere in the notebook reaches them.
+    """
+    cells = [cell | {"source": book.source(cell).splitlines(keepends=True)} for cell in notebook["cells"]]
+    return json.dumps(notebook | {"cells": cells}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

@@ -22,18 +22,19 @@ CONFIG = """\
 #   nbgrader generate_feedback NAME      autograded/ -> feedback/
 c = get_config()  # noqa: F821
 
-c.CourseDirectory.course_id = "scprimer"
+c.CourseDirectory.course_id = "{course}"
 c.ClearSolutions.code_stub = {{"python": {stub!r}}}
 c.ClearSolutions.text_stub = {text!r}
 c.Execute.timeout = {seconds}  # seconds a cell may take; an answer that never ends has failed
 c.Execute.interrupt_on_timeout = True
 """
+COURSE = "scprimer"  # the course's name in nbgrader
 CELL_SECONDS = 60  # exercises take seconds; a busy server may need more
 
 
 def config() -> str:
     """Text of ``nbgrader_config.py``."""
-    return CONFIG.format(stub=exercises.STUB, text=OPEN, seconds=CELL_SECONDS)
+    return CONFIG.format(course=COURSE, stub=exercises.STUB, text=OPEN, seconds=CELL_SECONDS)
 
 
 def assignment(chapter: book.Chapter, sources: prose.Sources) -> dict:

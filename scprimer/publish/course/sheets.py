@@ -8,12 +8,15 @@ from typing import Any
 from urllib.parse import quote
 
 from scprimer.publish import ledger, status
+from scprimer.publish.course import assignments
 from scprimer.publish.course.session import POINTS, Session
 from scprimer.publish.sphinxext import words
 
 UNKNOWN = "not measured"
 HEADROOM = 1.25  # memory to grant, over the highest that was measured
 STEP_MB = 500  # memory is granted in such steps
+SHELF = "/srv/scprimer"  # where the sheet puts the one copy of the data
+EXCHANGE = "/srv/nbgrader/exchange"  # and what students hand in
 CLASSES = (10, 20, 40)  # students at once, for the sums
 
 
@@ -136,19 +139,34 @@ def hub(sessions: Sequence[Session], given: int) -> str:
     )
     unmeasured = [s.chapter.slug for s in sessions if "peak_mb" not in s.stamps.get("standard", {})]
     links = "\n".join(f"- {s.chapter.title}: `{_pull(s)}`" for s in sessions)
+    first = sessions[0].chapter.slug
     return f"""# The course on a JupyterHub
+
+The book's tests do what this sheet says on a hub of their own (`make hub`): settings, links, exchange.
 
 ## Image
 
-The repository's `Dockerfile` builds a single-user image with the book, its pinned packages, JupyterLab and nbgrader:
+The repository's `Dockerfile` builds a single-user image with the book, its pinned packages, JupyterLab, nbgrader and
+nbgitpuller:
 
 ```sh
 docker build -t scprimer .
 ```
 
 Name `scprimer` as the single-user image of your spawner (KubeSpawner, DockerSpawner). It starts `jupyterhub-singleuser`
-when a hub starts it. `nbgitpuller`, for the links below, is one line more in an image of your own:
-`RUN pip install nbgitpuller`.
+when a hub starts it. The package `jupyterhub` in the image should have the version of your hub: name that with
+`--build-arg JUPYTERHUB_VERSION=...`. The book lies in `/opt/scprimer` of the image, so a user's own disk may be mounted as the
+home, `/home/jovyan`.
+
+## Settings
+
+```python
+{_settings(names, peak)}```
+
+A value under `environment` reaches every notebook; `notebook_dir` is where the links clone to. On Kubernetes (Zero to
+JupyterHub) write them as `singleuser.extraEnv`, `singleuser.defaultUrl`, `singleuser.memory.limit`, `singleuser.cpu.limit` and
+`hub.config.Spawner.notebook_dir`. A server that runs
+already keeps its old settings: stop it and start it again.
 
 ## Data: one copy for everyone
 
@@ -161,9 +179,9 @@ when a hub starts it. `nbgitpuller`, for the links below, is one line more in an
 What students get (notebooks and slides) takes {words.memory(given / 1e6)} in each home, {words.memory(CLASSES[-1] * given / 1e6)} for {CLASSES[-1]} of them.
 Checkpoints of long trainings come on top where chapters keep them{_keepers(sessions)}; how large they are was not recorded.
 
-Numerical libraries are measured with one thread. Set `OMP_NUM_THREADS=1` in the spawner's environment, and one processor
+Numerical libraries are measured with one thread, which `OMP_NUM_THREADS` sets. One processor
 a student keeps to the times in `schedule.md`; with fewer processors than students at work, times grow in proportion.
-Before a session on a weak server, say `SCPRIMER_PROFILE=smoke`: the same chapters on small simulated data, without a
+For a session on a weak server, `SCPRIMER_PROFILE=smoke`: the same chapters on small simulated data, without a
 download.
 
 ## Students' files
@@ -171,19 +189,67 @@ download.
 Put `students/` and `slides/` (nothing else of this kit) into a git repository that students can read. With
 [nbgitpuller](https://nbgitpuller.readthedocs.io) a link clones it into their home and opens a chapter, and a second click
 brings changes without touching what they wrote. In these links replace `YOUR-HUB`, and `YOUR-REPOSITORY` by its address
-(percent-encoded) and `YOUR-FOLDER` by its last part:
+(percent-encoded) and `YOUR-FOLDER` by the last part of that address, as it stands there (with `.git`, if it ends so):
 
 {links}
+
+In a student's notebook *Run All Cells* runs the chapter and stops at the first exercise that has no answer yet
+(`NotImplementedError`): all that comes before, the report on the claims included, has run then.
 
 ## Assignments
 
 The students' versions are in `nbgrader/release/` once `nbgrader generate_assignment` has run. The simplest way: put them
 beside the chapters in that repository, and let students hand in through your learning platform; `nbgrader zip_collect`
-sorts a download of all files into `submitted/`. With one file system for everybody, nbgrader's exchange does both ways:
-set `c.Exchange.root` in the image's `nbgrader_config.py` to a folder that all can write to.
+sorts a download of all files into `submitted/`.
+
+With one file system for everybody, nbgrader's exchange does both ways. It is a folder that every server mounts under the
+same path and everybody may write to (`mkdir -p {EXCHANGE} && chmod 777 {EXCHANGE}`), and one file in
+`/etc/jupyter/` of the image:
+
+```python
+# nbgrader_config.py
+c = get_config()
+c.Exchange.root = "{EXCHANGE}"
+c.CourseDirectory.course_id = "{assignments.COURSE}"
+# Where everybody is `jovyan`, as in the book's image, the owner of a file says nothing about who handed it in:
+c.ExchangeCollect.check_owner = False
+```
+
+| who | where | what |
+|---|---|---|
+| you | `nbgrader/` of this kit | `nbgrader generate_assignment {first}`, `nbgrader release_assignment {first}` |
+| a student | their home | `nbgrader list`, `nbgrader fetch_assignment {first}`, then, when they are done, `nbgrader submit {first}` |
+| you | `nbgrader/` of this kit | `nbgrader collect {first}`, `nbgrader autograde {first}`, `nbgrader generate_feedback {first}`, `nbgrader release_feedback {first}` |
+| a student | their home | `nbgrader fetch_feedback {first}` |
+
+Students type these in a terminal of JupyterLab, or press the buttons of *Nbgrader → Assignment List*. A student is known by
+the name of their account, and in the image, where all are `jovyan`, by their name on the hub. Then the exchange
+protects nobody from anybody: all files belong to the same account, so a student who looks for it can read and change what
+others handed in. Use it where students have accounts of their own or can be trusted, and the learning platform elsewhere.
 
 Mark in a server of its own, started from the same image: what is run there was written by students.
 """
+
+
+def _settings(names: Sequence[str], peak: float) -> str:
+    """The lines for the hub's configuration; the tests of the hub run them."""
+    lines = [
+        "# jupyterhub_config.py",
+        'c.Spawner.default_url = "/lab"',
+        'c.Spawner.notebook_dir = "~"',
+        "c.Spawner.environment.update({",
+    ]
+    if names:
+        lines.append(f'    "SCPRIMER_MIRROR": "{SHELF}/data",  # one copy of the data, see below')
+    lines += [
+        '    "OMP_NUM_THREADS": "1",',
+        '    # "SCPRIMER_PROFILE": "smoke",  # on a weak server: small simulated data',
+        "})",
+    ]
+    if peak:
+        lines.append(f'c.Spawner.mem_limit = "{granted(peak)}M"')
+    lines.append("c.Spawner.cpu_limit = 1")
+    return "\n".join(lines) + "\n"
 
 
 def _chapters(slugs: Sequence[str]) -> str:
@@ -203,11 +269,12 @@ def _mirror(names: Sequence[str]) -> str:
 (read-only for students):
 
 ```sh
-SCPRIMER_CACHE=/srv/scprimer scprimer data pull {" ".join(names)}
+SCPRIMER_CACHE={SHELF} scprimer data pull {" ".join(names)}
 ```
 
-and set `SCPRIMER_MIRROR=/srv/scprimer/data` in the spawner's environment. Files are read in place and checked against their
-hashes; nothing is copied into homes."""
+`SCPRIMER_MIRROR={SHELF}/data` then points everybody at it. Files are read in place and checked against their hashes; nothing
+is copied into homes. A data set that is not in this folder is downloaded into the home of whoever asks for it, and without a
+network the error names the file, its address and this variable."""
 
 
 def _memory_words(peak: float, where: str, unmeasured: Sequence[str]) -> str:

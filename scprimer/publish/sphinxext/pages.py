@@ -83,18 +83,22 @@ def _add_hub(app: Sphinx, pagename: str, context: dict[str, Any]) -> None:
     for button in context.get("header_buttons", []):
         if button.get("label") != "launch-buttons" or any(b["text"] == "JupyterHub" for b in button["buttons"]):
             continue
-        path = f"lab/tree/{repository.rsplit('/', 1)[-1]}/{pagename}.ipynb"
-        query = urlencode({"repo": repository, "branch": branch, "urlpath": path}, safe="/:")
         button["buttons"].append(
             {
                 "type": "link",
                 "text": "JupyterHub",
                 "tooltip": "Open on your JupyterHub",
                 "icon": "_static/images/logo_jupyterhub.svg",
-                "url": f"{context['pathto'](HUB_PAGE)}?{query}#{HUB_ANCHOR}",
+                "url": f"{context['pathto'](HUB_PAGE)}?{hub_query(repository, branch, pagename)}#{HUB_ANCHOR}",
                 "label": "launch-hub",
             }
         )
+
+
+def hub_query(repository: str, branch: str, pagename: str) -> str:
+    """What nbgitpuller is told: clone this repository, and open this page's notebook in it."""
+    path = f"lab/tree/{repository.rsplit('/', 1)[-1]}/{pagename}.ipynb"
+    return urlencode({"repo": repository, "branch": branch, "urlpath": path}, safe="/:")
 
 
 def _previews(app: Sphinx, pagename: str, context: dict[str, Any], doctree: nodes.document | None) -> str:
