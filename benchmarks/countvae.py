@@ -31,8 +31,8 @@ from pathlib import Path
 
 GENES, TYPES, LIBRARY = 2000, 10, 300
 HELD_OUT = 0.1
-SIZES = ((5000, 20, 3), (20_000, 10, 1), (math.inf, 5, 1))  # up to so many cells: epochs, repeats
-KL_WARMUP = 5  # epochs, in every contender: within the epochs that are trained
+SIZES = ((5000, 20, 2), (20_000, 6, 1), (math.inf, 3, 1))  # up to so many cells: epochs, repeats
+KL_WARMUP = 3  # epochs, in every contender: within the epochs that are trained
 COLUMNS = {  # of the table: key of a row -> heading, format
     "cells": ("Cells", "count"), "likelihood": ("Likelihood", "text"), "contender": ("Contender", "text"),
     "batch_size": ("Cells a step", "count"), "seconds": ("Seconds an epoch", "seconds"),
@@ -266,8 +266,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, nargs="+", default=[5000, 20_000, 100_000])
     parser.add_argument("--likelihood", nargs="+", choices=("nb", "zinb"), default=["nb", "zinb"])
-    parser.add_argument("--epochs", type=int, help="default: 20, 10 above 5,000 cells, 5 above 20,000")
-    parser.add_argument("--repeats", type=int, help="default: 3, 1 above 5,000 cells")
+    parser.add_argument("--epochs", type=int, help="default: 20, 6 above 5,000 cells, 3 above 20,000")
+    parser.add_argument("--repeats", type=int, help="default: 2, 1 above 5,000 cells")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--threads", type=int, default=1, help="of each training; on few cores more only wait for each other"
