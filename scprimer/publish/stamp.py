@@ -131,7 +131,7 @@ def clocked(result: dict) -> dict:
     did. Otherwise the clock is the wall's. Both were left in the metadata of the executed notebook.
     """
     record, executed = result["record"], json.loads(result["notebook"])
-    whole = executed.get("metadata", {}).get("papermill", {}).get("processor")
+    whole = executed["metadata"].get("papermill", {}).get("processor")
     by_processor = whole and record.get("threads") == 1 and record.get("device") in (None, "cpu")
     key = "processor" if by_processor else "duration"
     took = {c.get("id"): c["metadata"].get("papermill", {}).get(key) or 0.0 for c in executed["cells"]}

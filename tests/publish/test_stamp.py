@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import tomllib
 from types import SimpleNamespace
 
@@ -83,7 +84,8 @@ def record(top, **more) -> None:
     found = {
         "record": {"profile": "standard", "seed": 0, "device": None, "threads": 1, "data": data, "checkpoints": []}
     }
-    made = stamp.make(chapter_of(top), found | {"environment": {"python": "3.11.7"}, "seconds": 1.0, "peak_mb": 5})
+    found |= {"environment": {"python": "3.11.7"}, "seconds": 1.0, "peak_mb": 5, "notebook": json.dumps(notebook)}
+    made = stamp.make(chapter_of(top), found)
     notebook["metadata"]["scprimer"]["stamp"] = made | more
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
