@@ -126,7 +126,9 @@ def test_a_chapter_has_its_frame(visit, name):
     assert outline.count() >= 8, "the outline stands beside the text"
     assert page.locator(".prev-next-footer a.left-prev").count() == 1
     assert page.locator(".prev-next-footer a.right-next").count() == 1
-    assert page.locator(".scp-further").inner_text().startswith("Take it further")
+    further = page.locator(".scp-further")  # of the chapter, after those of its exercises
+    assert further.count() >= 1 and all(text.startswith("Take it further") for text in further.all_inner_texts())
+    assert page.locator("#take-aways .scp-further").count() == 1
     tall = page.evaluate("""[...document.querySelectorAll(".bd-article .cell_input pre")]
         .filter((e) => e.checkVisibility() && e.textContent.trimEnd().split("\\n").length > 40)
         .map((e) => e.textContent.slice(0, 60))""")
