@@ -24,6 +24,7 @@ from scprimer.publish.sphinxext import stills, words
 
 HERE = Path(__file__).parent
 SHOWN, LEFT_OUT = "slide", "no-slide"
+TASK = 1100  # characters of an exercise's task on its slide
 CODE_LINES = 20  # longer cells are read in the notebook, not on a wall
 CLAIMS = 6  # on one slide
 CAPACITY = 13.0  # lines of text that fill a slide
@@ -104,9 +105,18 @@ def slides(session: Session, sources: prose.Sources) -> Iterator[Slide]:
     yield from _claims(chapter)
     for number, e in enumerate(session.exercises, 1):
         points = f"{POINTS[e.level]} point{'s' if POINTS[e.level] > 1 else ''}"
-        task = _HEAD.sub("", plain(e.task))  # the title stands above it
+        task = _fitting(_HEAD.sub("", plain(e.task)))  # the title stands above it
         yield Slide(e.title, markdown.html(task), f"Exercise {number} · {e.level} · {points}", "exercise")
     yield from _takeaways(chapter.notebook, plain)
+
+
+def _fitting(task: str) -> str:
+    """The part of a task that a slide has room for: no hint, and whole paragraphs; the notebook has the rest."""
+    task = task.split("<details>")[0].strip()
+    shown, *rest = task.split("\n\n")
+    while rest and len(shown) + len(rest[0]) < TASK:
+        shown += f"\n\n{rest.pop(0)}"
+    return f"{shown}\n\n*The notebook says more.*" if rest else shown
 
 
 def _cover(session: Session, promise: str) -> Slide:
