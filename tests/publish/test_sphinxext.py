@@ -236,6 +236,13 @@ def every_block(found, chapters):
     }
 
 
+@pytest.mark.parametrize("clock, said", [("processor", True), ("wall", False), (None, False)])
+def test_the_cost_box_says_whose_clock_it_was(rows, clock, said):
+    (cost,) = rows[0].costs
+    cost.stamps["standard"]["clock"] = clock
+    assert ("<b>61 s</b> standard, processor time<" in blocks.cost_box(cost)) == said
+
+
 def test_everything_from_notebooks_and_tables_is_escaped(rows):
     for name, html in every_block(*rows).items():
         assert not re.search(r"<(script|img|b>f|i>PCA|u>|s>|w>|m>|r>|c>|k>)", html), name

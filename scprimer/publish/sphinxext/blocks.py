@@ -61,7 +61,8 @@ def cost_box(cost: ledger.Cost) -> str:
         )
     number = ledger.number
     times = [
-        f"<li><b>{minutes(number(cost.stamps[p].get('seconds')))}</b> {p}{_on(cost.stamps[p]) if p == 'full' else ''}</li>"
+        f"<li><b>{minutes(number(cost.stamps[p].get('seconds')))}</b> {p}{_on(cost.stamps[p]) if p == 'full' else ''}"
+        f"{', processor time' if cost.stamps[p].get('clock') == 'processor' else ''}</li>"
         for p in ledger.PROFILES
         if p in cost.stamps
     ]
