@@ -261,6 +261,13 @@ def test_every_exercise_and_pitfall_has_a_slide(sessions):
         assert sum(s.body.count("<img") for s in made) == pictures
 
 
+def test_a_slide_has_the_part_of_a_task_that_fits_and_no_hint():
+    short = "Write `f(x)`.\n\n<details>\n<summary>Hint</summary>\n\nTry.\n\n</details>"
+    assert deck._fitting(short) == "Write `f(x)`."
+    first, second = "a" * 700, "b" * 700
+    assert deck._fitting(f"{first}\n\n{second}") == f"{first}\n\n*The notebook says more.*"
+
+
 def test_a_slide_escapes_what_the_notebook_holds(tmp_path):
     notebook = hostile.chapter_notebook()
     notebook["cells"].insert(

@@ -24,7 +24,7 @@ from scprimer.publish.sphinxext import stills, words
 
 HERE = Path(__file__).parent
 SHOWN, LEFT_OUT = "slide", "no-slide"
-TASK = 1100  # characters of an exercise's task on its slide
+LONGEST_TASK = 1100  # characters of an exercise's task that fit on its slide
 CODE_LINES = 20  # longer cells are read in the notebook, not on a wall
 CLAIMS = 6  # on one slide
 CAPACITY = 13.0  # lines of text that fill a slide
@@ -114,7 +114,7 @@ def _fitting(task: str) -> str:
     """The part of a task that a slide has room for: no hint, and whole paragraphs; the notebook has the rest."""
     task = task.split("<details>")[0].strip()
     shown, *rest = task.split("\n\n")
-    while rest and len(shown) + len(rest[0]) < TASK:
+    while rest and len(shown) + len(rest[0]) < LONGEST_TASK:
         shown += f"\n\n{rest.pop(0)}"
     return f"{shown}\n\n*The notebook says more.*" if rest else shown
 
