@@ -4,7 +4,7 @@
 #   make course-test          make the course kit of all chapters and grade it with nbgrader
 #   make hub                  a JupyterHub and a JupyterLab on this machine: log in, pull, run chapters, hand in (needs npm)
 #   make gpu                  execute the chapters in the profile `full` and keep their records
-#   make fresh               a chapter in a plain environment, set up by its own first cell, as on Colab
+#   make fresh                a chapter in a plain environment, set up by its own first cell, as on Colab
 #   make test-latest          units and smoke chapters with the newest versions that are allowed, in .venv-latest/
 PYTHON  ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; (3,11,5) <= sys.version_info[:3] < (3,14) and print("$(p)")' 2>/dev/null)))
 EDITION ?= standard
