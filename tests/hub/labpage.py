@@ -10,6 +10,7 @@ import nbformat
 
 SLOW = 300_000  # milliseconds until the interface has done what was asked of it, on a busy machine
 RUNNING = 600_000  # and until a chapter at `smoke` has run, which takes a minute where nothing else runs
+FRONT = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook"  # the notebook in front; others may be open behind it
 
 
 class LabPage:
@@ -25,7 +26,7 @@ class LabPage:
     def __init__(self, page, server: str, folder: Path, name: str):
         self.page, self.path = page, folder / name
         page.set_default_timeout(SLOW)
-        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        page.locator(f"{FRONT} .jp-CodeCell").first.wait_for()
         self._wait_for_kernel(f"{server}api/sessions", name)
 
     def _wait_for_kernel(self, sessions: str, name: str) -> None:
@@ -53,28 +54,33 @@ class LabPage:
         self.menu("Run", "Run All Cells")
         # No cell waits or runs, and at least one has run.
         self.page.wait_for_function(
-            """() => {
-                const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')].map(e => e.textContent);
+            """(front) => {
+                const prompts = [...document.querySelectorAll(`${front} .jp-CodeCell .jp-InputPrompt`)].map(e => e.textContent);
                 return prompts.some(p => /\\d/.test(p)) && !prompts.includes('[*]:');
             }""",
+            arg=FRONT,
             timeout=RUNNING,
         )
         return self.saved()
 
     def saved(self) -> list:
-        """Save the notebook and read its code cells from the disk."""
+        """Save the notebook, which has changed, and read its code cells from the disk."""
         with self.page.expect_response(lambda a: a.request.method == "PUT" and "/api/contents/" in a.url):
             self.menu("File", "Save Notebook")
+        return self.on_disk()
+
+    def on_disk(self) -> list:
+        """The code cells as they were saved last."""
         return [c for c in nbformat.read(self.path, as_version=4).cells if c.cell_type == "code"]
 
     def type_below(self, cell: int, source: str) -> None:
         """Insert a code cell below the code cell with this number, write ``source`` into it, and run it."""
-        self.page.locator(".jp-Notebook .jp-CodeCell").nth(cell).locator(".jp-InputPrompt").click()
+        self.page.locator(f"{FRONT} .jp-CodeCell").nth(cell).locator(".jp-InputPrompt").click()
         self.page.keyboard.press("b")
         self.page.keyboard.press("Enter")
         self.page.keyboard.insert_text(source)
         self.page.keyboard.press("Control+Enter")
-        prompt = self.page.locator(".jp-Notebook .jp-CodeCell").nth(cell + 1).locator(".jp-InputPrompt")
+        prompt = self.page.locator(f"{FRONT} .jp-CodeCell").nth(cell + 1).locator(".jp-InputPrompt")
         prompt.filter(has_text=re.compile(r"\[\d+\]:")).wait_for()
 
 

@@ -19,13 +19,14 @@ import pytest
 from fixtures import good_chapter as fixture
 
 from scprimer import cli, data
-from scprimer.publish import book, course, selfcheck
+from scprimer.publish import book, course, job, selfcheck
 from scprimer.publish.course import assignments, deck, notebooks, prose, sheets
 from scprimer.publish.course.session import POINTS, day
 from scprimer.publish.exercises import STUB, exercises
 
 WRITTEN = [c.slug for c in book.chapters()]
 NUMBERED = list(enumerate(WRITTEN, 1))
+AS_MEASURED = dict.fromkeys(job.THREAD_VARIABLES, "1") | job.KEEP_MEMORY  # a kernel's environment when stamps are made
 EXERCISE_TAGS = {"exercise-solution", "exercise-check"}
 
 
@@ -397,7 +398,7 @@ def test_the_settings_of_the_hub_sheet_are_python_and_grant_what_was_measured(ki
     hub, environment = settings_in(kit["jupyterhub.md"], "jupyterhub_config.py")
     peak = max(s.chapter.meta["stamp"]["peak_mb"] for s in sessions)
     assert hub.Spawner.mem_limit == f"{sheets.granted(peak)}M" and hub.Spawner.cpu_limit == 1
-    assert environment == {"SCPRIMER_MIRROR": f"{sheets.SHELF}/data", "OMP_NUM_THREADS": "1"}
+    assert environment == {"SCPRIMER_MIRROR": f"{sheets.SHELF}/data", **AS_MEASURED}
     assert f"SCPRIMER_CACHE={sheets.SHELF} scprimer data pull" in kit["jupyterhub.md"]
     nbgrader, _ = settings_in(kit["jupyterhub.md"], "nbgrader_config.py")
     assert nbgrader.Exchange.root == sheets.EXCHANGE and nbgrader.ExchangeCollect.check_owner is False
@@ -407,7 +408,7 @@ def test_the_settings_of_the_hub_sheet_are_python_and_grant_what_was_measured(ki
 def test_a_course_without_data_sets_nothing_where_the_data_are(clone):
     text = sheets.hub(course.plan(clone, ["qc"]), 0)
     hub, environment = settings_in(text, "jupyterhub_config.py")
-    assert environment == {"OMP_NUM_THREADS": "1"}
+    assert environment == AS_MEASURED
     assert isinstance(hub.Spawner.mem_limit, MagicMock), "no limit without a measurement"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from scprimer.publish import ledger, status
+from scprimer.publish import job, ledger, status
 from scprimer.publish.course import assignments
 from scprimer.publish.course.session import POINTS, Session
 from scprimer.publish.sphinxext import words
@@ -179,8 +179,10 @@ already keeps its old settings: stop it and start it again.
 What students get (notebooks and slides) takes {words.memory(given / 1e6)} in each home, {words.memory(CLASSES[-1] * given / 1e6)} for {CLASSES[-1]} of them.
 Checkpoints of long trainings come on top where chapters keep them{_keepers(sessions)}; how large they are was not recorded.
 
-Numerical libraries are measured with one thread, which `OMP_NUM_THREADS` sets. One processor
-a student keeps to the times in `schedule.md`; with fewer processors than students at work, times grow in proportion.
+The settings above are those of the measurements: one thread for every numerical library (all of the variables, since each
+library reads its own, and one that is left out can raise the number for the others), and an allocator that keeps freed
+memory. One processor a student keeps to the times in `schedule.md`; with fewer processors than students at work, times
+grow in proportion.
 For a session on a weak server, `SCPRIMER_PROFILE=smoke`: the same chapters on small simulated data, without a
 download.
 
@@ -241,8 +243,9 @@ def _settings(names: Sequence[str], peak: float) -> str:
     ]
     if names:
         lines.append(f'    "SCPRIMER_MIRROR": "{SHELF}/data",  # one copy of the data, see below')
+    lines += [f'    "{name}": "1",' for name in job.THREAD_VARIABLES]
+    lines += [f'    "{name}": "{value}",' for name, value in job.KEEP_MEMORY.items()]
     lines += [
-        '    "OMP_NUM_THREADS": "1",',
         '    # "SCPRIMER_PROFILE": "smoke",  # on a weak server: small simulated data',
         "})",
     ]
