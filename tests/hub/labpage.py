@@ -10,7 +10,8 @@ import nbformat
 
 SLOW = 300_000  # milliseconds until the interface has done what was asked of it, on a busy machine
 RUNNING = 600_000  # and until a chapter at `smoke` has run, which takes a minute where nothing else runs
-FRONT = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook"  # the notebook in front; others may be open behind it
+PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"  # the notebook in front; others may be open behind it
+FRONT = f"{PANEL} .jp-Notebook"
 
 
 class LabPage:
@@ -75,13 +76,14 @@ class LabPage:
 
     def type_below(self, cell: int, source: str) -> None:
         """Insert a code cell below the code cell with this number, write ``source`` into it, and run it."""
-        self.page.locator(f"{FRONT} .jp-CodeCell").nth(cell).locator(".jp-InputPrompt").click()
-        self.page.keyboard.press("b")
-        self.page.keyboard.press("Enter")
+        code = self.page.locator(f"{FRONT} .jp-CodeCell")
+        code.nth(cell).locator(".jp-InputPrompt").click()
+        self.page.locator(f"{PANEL} [data-jp-item-name=insert] button").click()
+        new = code.nth(cell + 1)
+        new.locator(".cm-content").click()
         self.page.keyboard.insert_text(source)
         self.page.keyboard.press("Control+Enter")
-        prompt = self.page.locator(f"{FRONT} .jp-CodeCell").nth(cell + 1).locator(".jp-InputPrompt")
-        prompt.filter(has_text=re.compile(r"\[\d+\]:")).wait_for()
+        new.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[\d+\]:")).wait_for()
 
 
 def errors(cells: list) -> list[tuple[int, str]]:
