@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -96,6 +97,24 @@ def test_the_cost_box_follows_the_title_and_setup_is_folded():
     assert by_source["answer = 42"]["mystnb"]["code_prompt_show"] == "Show a solution"
     assert not {"remove-cell", "hide-input"} & set(by_source["import scprimer"]["tags"])
     assert "widgets" not in shown["metadata"]
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["one string", "lines"])
+def test_rows_that_are_named_by_a_sentence_have_room_for_it(lines):
+    sentence = "A claim that takes more than forty characters to say"
+    made = f'<table class="dataframe">\n<th>ARI</th>\n<th>{sentence}</th>\n</table>'
+    other = f"<table><th>{sentence}</th></table>"
+    notebook = chapter_notebook()
+    cell = next(c for c in notebook["cells"] if c["cell_type"] == "code")
+    cell["outputs"] = [
+        {"output_type": "display_data", "metadata": {}, "data": {"text/html": text.splitlines(keepends=True) if lines else text}}
+        for text in (made, other)
+    ]  # fmt: skip
+    before = copy.deepcopy(notebook)
+    (shown,) = [c for c in view.page(notebook, "qc")["cells"] if len(c.get("outputs", [])) == 2]
+    first, second = (o["data"]["text/html"] for o in shown["outputs"])
+    assert first == made.replace(f"<th>{sentence}", f'<th class="scp-sentence">{sentence}')
+    assert "".join(second) == other and notebook == before
 
 
 def test_claims_have_an_anchor_where_they_are_measured():

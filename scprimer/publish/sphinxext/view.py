@@ -22,6 +22,8 @@ _LONG = 40  # lines of code that fill a screen
 _PARAMETER_PROMPTS = {"code_prompt_show": "Show the parameters", "code_prompt_hide": "Hide the parameters"}
 # Take-aways link to the section that they come from by its tag: [Build it](#build).
 _SECTION_LINK = re.compile(rf"\]\(#({'|'.join(book.ANATOMY)})\)")
+# The name of a row that is a sentence, such as a claim's.
+_SENTENCE = re.compile(r"<th>(?=[^<]{40})")
 _GLUED = "application/papermill.record/"
 
 
@@ -39,6 +41,7 @@ def page(notebook: dict, slug: str, claim_ids: Iterable[str] = (), *, literature
         if cell["cell_type"] == "code":
             _fold(cell)
             cell["outputs"] = stills.outputs(cell.get("outputs", []), notebook["metadata"])
+            _make_room_for_words(cell["outputs"])
         else:
             cell["source"] = _SECTION_LINK.sub(rf"](#{slug}-\1)", book.source(cell))
     cells: list[dict] = []
@@ -110,6 +113,14 @@ def _fold(cell: dict) -> None:
         tags.append("hide-input")
         prompts = {"code_prompt_show": f"Show the code ({lines} lines)", "code_prompt_hide": "Hide the code"}
         cell["metadata"].setdefault("mystnb", {}).update(prompts)
+
+
+def _make_room_for_words(outputs: list[dict]) -> None:
+    """Mark the rows of tables that are named by sentences: their names get a wider column."""
+    for output in outputs:
+        made = "".join(output.get("data", {}).get("text/html", ""))  # one string, or one a line
+        if 'class="dataframe"' in made:
+            output["data"] = output["data"] | {"text/html": _SENTENCE.sub('<th class="scp-sentence">', made)}
 
 
 def _anchors(cell: dict, slug: str, waiting: set[str]) -> list[str]:
