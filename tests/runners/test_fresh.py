@@ -121,8 +121,8 @@ def test_the_first_cell_installs_what_is_missing_and_the_chapter_runs(colab, slu
     after = colab.versions()
     assert {name: after[name] for name in KEPT} == {name: before[name] for name in KEPT}
     assert {"scprimer", "scanpy", "scvi-tools"} <= set(after)
-    assert record["claims"]
-    assert [claim["id"] for claim in record["claims"] if not claim["holds"]] == []
+    assert any(claim["holds"] for claim in record["claims"])
+    assert [claim["id"] for claim in record["claims"] if claim["holds"] is False] == []  # None: not judged at smoke
     assert opened == []
     where = Path(colab.run("-c", "import scprimer; print(scprimer.__file__)").strip())
     assert colab.folder in where.parents
