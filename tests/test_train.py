@@ -260,6 +260,19 @@ def test_rows_that_stay_sparse_hold_the_same_values():
         assert np.array_equal(part.column.numpy(), here.indices) and np.array_equal(part.value.numpy(), here.data)
 
 
+@pytest.mark.parametrize("columns", [5, 2**16, 2**16 + 1])  # 16-bit keys reach to the second
+def test_the_transpose_of_sparse_rows(columns):
+    rng = np.random.default_rng(0)
+    row, column = rng.integers(7, size=40), np.append(rng.integers(columns, size=39), columns - 1)
+    matrix = sp.csr_matrix((rng.integers(1, 9, 40), (row, column)), (7, columns))
+    rows = CSR(matrix, torch.device("cpu"), keep_sparse=True)[torch.tensor([6, 2, 0, 2])]
+    turned = rows.by_column()
+    assert turned.shape == (columns, 4) and torch.equal(turned.dense(), rows.dense().T)
+    assert len(turned.start) == columns and torch.equal(turned.row, turned.row.sort().values)
+    doubled = rows.by_column(2 * rows.value)
+    assert torch.equal(doubled.dense(), 2 * rows.dense().T)
+
+
 def test_training_on_rows_that_stay_sparse_equals_training_on_dense():
     def trained(X, dense):
         model = made(lambda: nn.Linear(20, 20))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
@@ -100,17 +101,16 @@ def rising(x, column, theta):
     value, slope = take(value, at), take(slope, at)
     large = (x > TABLE).nonzero().ravel()
     t, n = theta[column[large]], x[large]
-    k = torch.full_like(t, TABLE)
-    value[large] += torch.lgamma(n + t) - torch.lgamma(k + t) - torch.lgamma(n + 1) + torch.lgamma(k + 1)
-    slope[large] += torch.digamma(n + t) - torch.digamma(k + t)
+    rest = torch.lgamma(n + t) - torch.lgamma(TABLE + t) - torch.lgamma(n + 1) + math.lgamma(TABLE + 1)
+    value.index_add_(0, large, rest)
+    slope.index_add_(0, large, torch.digamma(n + t) - torch.digamma(TABLE + t))
     return value, slope
 
 
 def nb_everywhere(logits, theta, library):
     """What every gene of every cell needs, zero or not: shares p, s = mu / (theta + mu), and log(1 + mu / theta)."""
     p = logits.softmax(1)  # cells x genes
-    ratio = p * library[:, None]
-    ratio = ratio.mul_(theta.reciprocal()) if theta.dim() == 1 else ratio.div_(theta)  # mu / theta
+    ratio = (library[:, None] / theta).mul_(p)  # mu / theta
     log_one_more = torch.log1p(ratio)
     return p, ratio.div_(ratio + 1), log_one_more
 
@@ -128,7 +128,7 @@ def nb_at_counts(s, theta, rows, at):
     return value + x * s.clamp(min=1e-30).log(), slope - by_log_mu / t, by_log_mu
 
 
-def with_dropout(dropout_logits, theta, s, log_one_more, at):
+def with_dropout(dropout_logits, theta, log_one_more, rows, at):
     """What zero inflation makes of log NB(0).
 
     Returns:
@@ -141,7 +141,7 @@ def with_dropout(dropout_logits, theta, s, log_one_more, at):
     zero = odds.add_(nb_zero).clamp_(min=1e-30)  # of a zero; times `kept`, its probability
     w = nb_zero.div_(zero)
     log_zero = zero.mul_(kept).log_()
-    t = theta.index_select(0, at % s.shape[1]) if theta.dim() == 1 else take(theta, at)
+    t = theta.index_select(0, rows.column) if theta.dim() == 1 else take(theta, at)
     not_lost = -F.softplus(take(dropout_logits, at))
     instead = not_lost - t * take(log_one_more, at) - take(log_zero, at)
     w.view(-1).index_fill_(0, at, 1.0)
@@ -161,28 +161,29 @@ class CountLogLikelihood(torch.autograd.Function):
         if dropout_logits is None:
             total = -(log_one_more @ theta) if theta.dim() == 1 else -(log_one_more * theta).sum(1)
         else:
-            log_zero, w, by_dropout, instead = with_dropout(dropout_logits, theta, s, log_one_more, at)
+            log_zero, w, by_dropout, instead = with_dropout(dropout_logits, theta, log_one_more, rows, at)
             total, extra = log_zero.sum(1), extra + instead
             s, log_one_more = s.mul_(w), log_one_more.mul_(w)
-        a = (s * theta).neg_()  # derivative in log mu
+        a = s * -theta  # derivative in log mu
         a.view(-1).index_add_(0, at, gain)
-        by_logits = a.sub_(p.mul_(a.sum(1, keepdim=True)))  # through the softmax
+        by_logits = a.addcmul_(p, a.sum(1, keepdim=True), value=-1)  # through the softmax
         by_theta = s.sub_(log_one_more)
-        ctx.save_for_backward(by_logits, by_theta, by_dropout, slope, at, theta)
+        ctx.rows = rows
+        ctx.save_for_backward(by_logits, by_theta, by_dropout, slope, theta)
         return total.index_add_(0, rows.row, extra)
 
     @staticmethod
     def backward(ctx, g):
         """Gradients in logits, theta and dropout logits, for the derivative ``g`` in each cell's number."""
-        return (*_weighted(g, *ctx.saved_tensors), None, None)
+        return (*_weighted(g, ctx.rows, *ctx.saved_tensors), None, None)
 
 
-def _weighted(g, by_logits, by_theta, by_dropout, slope, at, theta):
+def _weighted(g, rows, by_logits, by_theta, by_dropout, slope, theta):
     """The stored gradients of each cell, times the weight ``g`` of the cell's term in the loss."""
-    row, column = at.div(by_logits.shape[1], rounding_mode="floor"), at % by_logits.shape[1]
     if theta.dim() == 1:
-        by_theta = (g @ by_theta).index_add_(0, column, slope * g[row])
+        by_theta = (g @ by_theta).index_add_(0, rows.column, slope * g.index_select(0, rows.row))
     else:
+        at = rows.row * by_logits.shape[1] + rows.column
         by_theta = by_theta.reshape(-1).index_add(0, at, slope).view_as(by_logits) * g[:, None]
     return by_logits * g[:, None], by_theta, None if by_dropout is None else by_dropout * g[:, None]
 
@@ -210,13 +211,14 @@ class SparseProduct(torch.autograd.Function):
     def forward(ctx, weight, rows):
         """cells x n."""
         value = rows.value.log1p()
-        ctx.dense = rows.dense(value) if ctx.needs_input_grad[0] else None
+        ctx.rows, ctx.value = rows, value
         return F.embedding_bag(rows.column, weight, rows.start, mode="sum", per_sample_weights=value)
 
     @staticmethod
     def backward(ctx, g):
-        """Gradient in the matrix."""
-        return ctx.dense.T @ g, None
+        """Gradient in the matrix: for each gene, the sum over the cells that express it."""
+        gene = ctx.rows.by_column(ctx.value)
+        return F.embedding_bag(gene.column, g, gene.start, mode="sum", per_sample_weights=gene.value), None
 
 
 class Layer(nn.Module):
@@ -496,8 +498,10 @@ def train_count_vae(model, counts, batch=None, *, epochs, batch_size=128, learni
 
     fused = next(model.parameters()).dtype == torch.float32
     adam = partial(torch.optim.Adam, lr=learning_rate, eps=0.01, weight_decay=weight_decay, fused=fused)
+    held = validation if isinstance(validation, float) else 0  # a share, taken out before there are batches
+    most = counts.shape[0] - round(held * counts.shape[0])
     return fit(
-        model, data, loss, epochs=epochs, batch_size=min(batch_size, len(data["counts"])), optimiser=adam, seed=seed,
+        model, data, loss, epochs=epochs, batch_size=max(1, min(batch_size, most)), optimiser=adam, seed=seed,
         validation=validation, patience=patience, device=device, checkpoint=checkpoint, amp=False, label=label,
     )  # fmt: skip
 

@@ -120,6 +120,13 @@ def trained(cells):
     return model, history
 
 
+def test_a_batch_larger_than_what_validation_leaves_takes_all_of_it(cells):
+    counts, _, _ = cells
+    model = scvi.CountVAE(30, n_latent=3, n_hidden=16)
+    history = scvi.train_count_vae(model, counts, epochs=2, batch_size=len(cells[1]), validation=0.1, device="cpu")
+    assert len(history) == 2
+
+
 def test_training_lowers_the_loss_and_finds_the_kinds(cells, trained):
     counts, kind, _ = cells
     model, history = trained
