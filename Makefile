@@ -53,7 +53,7 @@ site: $(VENV)/.all
 browser: $(VENV)/.all site
 	@sh tests/browser/chromium.sh
 	@sh tests/browser/axe.sh
-	SCPRIMER_SITE=$(SITE) $(BIN)/python -m pytest tests/browser
+	SCPRIMER_SITE=$(SITE) $(BIN)/python -m pytest tests/browser -n $(WORKERS)
 
 # What is missing here is an error, and not a reason to skip: whoever asks for the hub wants to see it.
 hub: export SCPRIMER_REQUIRE_BROWSER = 1
