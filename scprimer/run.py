@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import random
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -421,6 +422,7 @@ def start(
             contradicts ``SCPRIMER_PROFILE`` or ``SCPRIMER_DEVICE``.
     """
     uses_torch = device is not WITHOUT_TORCH
+    _pass_threads_on()
     run = Run(
         chapter=chapter,
         profile=settle_profile(profile=profile),
@@ -538,6 +540,18 @@ def _checked_seed(seed: int) -> int:
 def _threads() -> int | None:
     value = os.environ.get("OMP_NUM_THREADS", "")
     return int(value) if value.isdigit() else None
+
+
+def _pass_threads_on() -> None:
+    """Give Numba the number of threads that OpenMP was given.
+
+    Numba does not read ``OMP_NUM_THREADS``. Where it starts as many threads as there are cores, torch uses as many from then
+    on, and on a busy machine they wait for each other: one softmax took thirteen times as long. Once Numba has been imported
+    its own setting cannot change any more.
+    """
+    threads = _threads()
+    if threads and "numba" not in sys.modules:
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(threads))
 
 
 def _per_profile(bound: float | Mapping[str, float]) -> dict[str, float]:

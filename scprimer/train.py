@@ -107,13 +107,12 @@ class SparseRows:
     def by_column(self, value: torch.Tensor | None = None) -> SparseRows:
         """The transpose: the same entries column after column, or other values in their places."""
         value = self.value if value is None else value
-        if self.column.is_cuda:
-            order = self.column.argsort(stable=True)
-        else:  # NumPy sorts 16-bit integers by radix, several times as fast as torch
+        if self.column.device.type == "cpu":  # NumPy sorts 16-bit integers by radix, several times as fast as torch
             keys = self.column.numpy()
-            order = torch.as_tensor(
-                np.argsort(keys.astype(np.uint16) if self.shape[1] <= 2**16 else keys, kind="stable")
-            )
+            keys = keys.astype(np.uint16) if self.shape[1] <= 2**16 else keys
+            order = torch.as_tensor(np.argsort(keys, kind="stable"))
+        else:
+            order = self.column.argsort(stable=True)
         n = torch.bincount(self.column, minlength=self.shape[1])
         column, row, value = (part.index_select(0, order) for part in (self.column, self.row, value))
         return SparseRows(column, row, value, n.cumsum(0) - n, self.shape[::-1])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -20,6 +23,34 @@ def plain_environment(monkeypatch):
 
 def begin(**options):
     return start("qc", dataset="pbmc3k", written_for="pbmc3k", **options)
+
+
+# ---- threads -----------------------------------------------------------------------------------------------------
+THREADS = """
+import scprimer
+scprimer.start("qc")
+import numba
+import torch
+
+@numba.njit(parallel=True)
+def total(n):
+    found = 0
+    for i in numba.prange(n):
+        found += i
+    return found
+
+assert total(1000) == 499500
+print(torch.get_num_threads(), numba.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("given, found", [({"OMP_NUM_THREADS": "1"}, "1 1"), ({"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "1"}, "1 1")])  # fmt: skip
+def test_numba_uses_as_many_threads_as_openmp_was_given_unless_it_was_told_otherwise(given, found):
+    """Once Numba has started its threads, torch has as many."""
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")} | given
+    done = subprocess.run([sys.executable, "-c", THREADS], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == found
 
 
 # ---- profile, seed, device ---------------------------------------------------------------------------------------
